@@ -1,0 +1,131 @@
+// Package swtpmtest gives tests a real software TPM: an swtpm process on a
+// socket of its own, to be killed, restarted and rolled back, and a proxy in
+// front of it that can hold, delay or count commands.
+package swtpmtest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TPM is one swtpm process with its state directory.
+type TPM struct {
+	// State is the state directory, Socket the path it serves commands on;
+	// its control socket is Socket + ".ctrl", as tpm2-tools expect.
+	State, Socket string
+
+	t   testing.TB
+	cmd *exec.Cmd
+}
+
+// Start starts swtpm for the test and kills it at the test's end. The test is
+// skipped only where swtpm is not installed.
+func Start(t testing.TB) *TPM {
+	t.Helper()
+	// A socket's path must fit in 107 bytes, so t.TempDir is too long.
+	dir, err := os.MkdirTemp("", "swtpm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &TPM{State: filepath.Join(dir, "state"), Socket: filepath.Join(dir, "s"), t: t}
+	t.Cleanup(func() {
+		x.Kill()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Mkdir(x.State, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	x.Restart()
+	return x
+}
+
+// Device is the name tpm.Open takes.
+func (x *TPM) Device() string { return "unix:" + x.Socket }
+
+// TCTI is the name tpm2-tools take after -T.
+func (x *TPM) TCTI() string { return "swtpm:path=" + x.Socket }
+
+// Kill ends the process as kill -9 does. The state directory stays.
+func (x *TPM) Kill() {
+	if x.cmd == nil {
+		return
+	}
+	if err := x.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		x.t.Error(err)
+	}
+	var exit *exec.ExitError
+	if err := x.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		x.t.Error(err)
+	}
+	x.cmd = nil
+}
+
+// Restart kills the process if there is one and starts it over its state.
+func (x *TPM) Restart() {
+	x.t.Helper()
+	x.Kill()
+	x.cmd = exec.Command("swtpm", "socket", "--tpm2",
+		"--tpmstate", "dir="+x.State,
+		"--server", "type=unixio,path="+x.Socket,
+		"--ctrl", "type=unixio,path="+x.Socket+".ctrl",
+		"--flags", "not-need-init,startup-clear")
+	// A test binary that dies must not leave its swtpm behind.
+	x.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := x.cmd.Start(); err != nil {
+		x.cmd = nil
+		SkipMissing(x.t, err)
+		x.t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		c, err := net.Dial("unix", x.Socket)
+		if err == nil {
+			if err := c.Close(); err != nil {
+				x.t.Fatal(err)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			x.t.Fatalf("swtpm at %s: %v", x.Socket, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// SkipMissing skips the test when err says that a program is not installed.
+func SkipMissing(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, exec.ErrNotFound) {
+		t.Skip(err)
+	}
+}
+
+// Tool runs a program and returns its standard output; the test is skipped
+// where the program is not installed, and fails when it fails.
+func Tool(t testing.TB, stdin []byte, name string, args ...string) []byte {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	if stdin != nil {
+		cmd.Stdin = bytes.NewReader(stdin)
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		SkipMissing(t, err)
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
+		t.Fatalf("%s %q: %v", name, args, err)
+	}
+	return out
+}
