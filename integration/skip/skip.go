@@ -1,0 +1,26 @@
+// Package skip is the one way a test may be skipped: on the type of an error
+// that says what this machine lacks. The suite runner knows which skips to
+// expect, and fails on any other.
+package skip
+
+import (
+	"errors"
+	"io/fs"
+	"testing"
+)
+
+// On skips the test when err says that the machine lacks something
+// (errors.ErrUnsupported) or that the tests are not run as root
+// (fs.ErrPermission), fails it on any other error, and goes on without one.
+func On(t testing.TB, err error) {
+	t.Helper()
+	switch {
+	case err == nil:
+	case errors.Is(err, fs.ErrPermission):
+		t.Skipf("skip[permission]: %v", err)
+	case errors.Is(err, errors.ErrUnsupported):
+		t.Skipf("skip[unsupported]: %v", err)
+	default:
+		t.Fatal(err)
+	}
+}
