@@ -3,14 +3,13 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/sealift/sealift/internal/owned"
 )
 
 // Dir is where a host's policies are.
@@ -27,20 +26,14 @@ const maxFiles = 1024
 // Files whose names begin with a dot or end in anything but .yaml, .yml, .json
 // or a case variant of these are not policies and are passed over.
 func LoadDir(dir string) (*Set, error) {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	d, err := owned.OpenDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
 		return &Set{}, nil
-	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR):
-		return nil, Errors{{File: dir, Message: "is not a directory", Hint: "make it a directory; symbolic links are not followed here"}}
-	case err != nil:
-		return nil, fmt.Errorf("policy directory: %w", &fs.PathError{Op: "open", Path: dir, Err: err})
 	}
-	d := os.NewFile(uintptr(fd), dir)
+	if err != nil {
+		return nil, located(err)
+	}
 	defer d.Close()
-	if e := trusted(d, dir, unix.S_IFDIR); e != nil {
-		return nil, Errors{e}
-	}
 	names, err := d.Readdirnames(-1)
 	if err != nil {
 		return nil, fmt.Errorf("policy directory: %w", err)
@@ -64,15 +57,19 @@ func LoadDir(dir string) (*Set, error) {
 			errs = append(errs, &Error{File: dir, Message: fmt.Sprintf("holds more than %d policies", maxFiles)})
 			break
 		}
-		p, err := loadAt(int(d.Fd()), name, file)
-		if es := AsErrors(err); es != nil {
-			errs = append(errs, es...)
-			continue
+		f, err := owned.OpenIn(d, name, file)
+		if err == nil {
+			var p *Policy
+			if p, err = read(f, file); err == nil {
+				policies = append(policies, p)
+				continue
+			}
 		}
-		if err != nil {
+		es := AsErrors(located(err))
+		if es == nil {
 			return nil, err
 		}
-		policies = append(policies, p)
+		errs = append(errs, es...)
 	}
 	if len(errs) > 0 {
 		return nil, errs
@@ -81,43 +78,30 @@ func LoadDir(dir string) (*Set, error) {
 }
 
 // LoadFile reads one policy under the same rules as LoadDir.
-func LoadFile(file string) (*Policy, error) { return loadAt(unix.AT_FDCWD, file, file) }
+func LoadFile(file string) (*Policy, error) {
+	f, err := owned.Open(file)
+	if err != nil {
+		return nil, located(err)
+	}
+	p, err := read(f, file)
+	return p, located(err)
+}
 
-// loadAt opens, checks and reads one file through one descriptor, so that what
-// was checked is what is read.
-func loadAt(dir int, name, file string) (*Policy, error) {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ELOOP) {
-		return nil, &Error{File: file, Message: "is a symbolic link", Hint: "put the file itself here: a link's target can be changed by others"}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("policy: %w", &fs.PathError{Op: "open", Path: file, Err: err})
-	}
-	f := os.NewFile(uintptr(fd), file)
+// read reads the policy in f and closes it.
+func read(f *os.File, file string) (*Policy, error) {
 	defer f.Close()
-	if e := trusted(f, file, unix.S_IFREG); e != nil {
-		return nil, e
-	}
-	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	data, err := owned.Read(f, MaxFile)
 	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", file, err)
+		return nil, fmt.Errorf("policy: %w", err)
 	}
 	return Parse(file, data)
 }
 
-// trusted refuses what others than root and the reader could have written.
-func trusted(f *os.File, name string, kind uint32) *Error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return &Error{File: name, Message: "stat: " + err.Error()}
+// located gives an error about a file the form that all policy errors have.
+func located(err error) error {
+	var e *owned.Error
+	if errors.As(err, &e) {
+		return Errors{{File: e.Path, Message: e.Message, Hint: e.Hint}}
 	}
-	switch {
-	case st.Mode&unix.S_IFMT != kind:
-		return &Error{File: name, Message: "is not a regular file", Hint: "policies are plain files"}
-	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
-		return &Error{File: name, Message: fmt.Sprintf("belongs to uid %d", st.Uid), Hint: "chown root " + name}
-	case st.Mode&0o022 != 0:
-		return &Error{File: name, Message: fmt.Sprintf("can be written by others than its owner (mode %04o)", st.Mode&0o7777), Hint: "chmod go-w " + name}
-	}
-	return nil
+	return err
 }

@@ -1,0 +1,147 @@
+package reference
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// layout gives the files of an OCI image layout.
+type layout interface {
+	open(name string) (io.ReadCloser, error)
+}
+
+type dirLayout struct{ root *os.Root }
+
+func (l dirLayout) open(name string) (io.ReadCloser, error) {
+	return l.root.Open(filepath.FromSlash(name))
+}
+
+// tarLayout finds files of a tar on disk by offset, so that layers are read in
+// the image's order and not in the archive's.
+type tarLayout struct {
+	f     *os.File
+	files map[string]span
+}
+
+type span struct{ offset, size int64 }
+
+func newTarLayout(f *os.File) (*tarLayout, error) {
+	l := &tarLayout{f: f, files: map[string]span{}}
+	r := tar.NewReader(f)
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return l, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("not a tar archive: %w\nhint: an OCI archive: ctr images export FILE.tar IMAGE", err)
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		at, err := f.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return nil, fmt.Errorf("%w\nhint: save the archive to a file first", err)
+		}
+		l.files[path.Clean(h.Name)] = span{at, h.Size}
+	}
+}
+
+func (l *tarLayout) open(name string) (io.ReadCloser, error) {
+	s, ok := l.files[name]
+	if !ok {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return io.NopCloser(io.NewSectionReader(l.f, s.offset, s.size)), nil
+}
+
+func decompress(mediaType string, r io.Reader) (io.ReadCloser, error) {
+	switch {
+	case strings.HasSuffix(mediaType, "+gzip"), strings.HasSuffix(mediaType, ".tar.gzip"):
+		return gzip.NewReader(r)
+	case strings.HasSuffix(mediaType, "+zstd"):
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(256<<20))
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	case strings.HasSuffix(mediaType, ".tar"):
+		return io.NopCloser(r), nil
+	}
+	return nil, fmt.Errorf("media type %q is not a layer that can be read", mediaType)
+}
+
+// blob reads one small blob and checks it.
+func (a *archive) blob(d ocispec.Descriptor) ([]byte, error) {
+	if d.Size > maxDocument {
+		return nil, fmt.Errorf("blob %s: %d bytes, more than %d", d.Digest, d.Size, maxDocument)
+	}
+	b, err := a.openBlob(d)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	var buf bytes.Buffer
+	if _, err := io.Copy(&buf, b); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), b.finish()
+}
+
+func (a *archive) openBlob(d ocispec.Descriptor) (*checkedBlob, error) {
+	want := d.Digest.String()
+	if !sha256Shape.MatchString(want) {
+		return nil, fmt.Errorf("blob %q: not a sha256 digest", want)
+	}
+	r, err := a.layout.open("blobs/sha256/" + strings.TrimPrefix(want, "sha256:"))
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", want, err)
+	}
+	return &checkedBlob{r: io.LimitReader(r, d.Size+1), c: r, sum: sha256.New(), want: want, size: d.Size}, nil
+}
+
+// checkedBlob is a blob whose digest is known once it has been read.
+type checkedBlob struct {
+	r    io.Reader
+	c    io.Closer
+	sum  hash.Hash
+	want string
+	size int64
+	n    int64
+}
+
+func (b *checkedBlob) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.n += int64(n)
+	b.sum.Write(p[:n])
+	return n, err
+}
+
+func (b *checkedBlob) Close() error { return b.c.Close() }
+
+// finish reads what is left and returns an error unless all of the blob was
+// what its descriptor says.
+func (b *checkedBlob) finish() error {
+	if _, err := io.Copy(io.Discard, b); err != nil {
+		return fmt.Errorf("blob %s: %w", b.want, err)
+	}
+	if got := "sha256:" + hex.EncodeToString(b.sum.Sum(nil)); got != b.want || b.n != b.size {
+		return fmt.Errorf("blob %s: its content is %s, %d bytes; wanted %d", b.want, got, b.n, b.size)
+	}
+	return nil
+}
