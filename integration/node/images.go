@@ -1,0 +1,48 @@
+package node
+
+import (
+	"context"
+	"io"
+
+	"github.com/sealift/sealift/integration/host"
+	"github.com/sealift/sealift/integration/image"
+	"github.com/sealift/sealift/integration/made"
+)
+
+// registryAddress is inside, on the loopback: containerd speaks plain HTTP to it.
+const registryAddress = "127.0.0.1:5055"
+
+// Import gives containerd an image and unpacks it; args go to ctr.
+func (n *Node) Import(ctx context.Context, img *image.Image, args ...string) error {
+	_, err := n.RunCmd(ctx, host.Cmd{Args: append(append([]string{"ctr", "image", "import"}, args...), "-"), Stdin: archive(img)})
+	return err
+}
+
+// Registry starts a registry on the node's loopback that serves an image under
+// a name, and returns the reference to pull.
+func (n *Node) Registry(ctx context.Context, name string, img *image.Image) (string, error) {
+	tool, err := made.Tool(ctx, "registry")
+	if err != nil {
+		return "", err
+	}
+	if err := n.CopyFile(ctx, tool, "/usr/local/bin/registry"); err != nil {
+		return "", err
+	}
+	if _, err := n.RunCmd(ctx, host.Cmd{
+		Args:  []string{"sh", "-euc", "mkdir -p /srv/layouts/" + name + "; tar -C /srv/layouts/" + name + " -x"},
+		Stdin: archive(img),
+	}); err != nil {
+		return "", err
+	}
+	d, err := n.Daemon("registry", host.Cmd{Args: []string{"registry", registryAddress, name + "=/srv/layouts/" + name}})
+	if err != nil {
+		return "", err
+	}
+	return registryAddress + "/" + name + ":latest", n.await(ctx, d, "curl", "-sf", "http://"+registryAddress+"/v2/")
+}
+
+func archive(img *image.Image) io.Reader {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(img.Archive(w)) }()
+	return r
+}
