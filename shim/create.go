@@ -1,0 +1,209 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types"
+	runcoptions "github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/process"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/log"
+	"github.com/containerd/typeurl/v2"
+
+	"github.com/sealift/sealift/api/node"
+	nodev1 "github.com/sealift/sealift/api/node/v1"
+	"github.com/sealift/sealift/internal/fault"
+	"github.com/sealift/sealift/runtime"
+)
+
+// Create asks the agent for the container and makes it only once the launch is
+// in the log and the TPM. A refusal leaves nothing behind.
+func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	ns, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	p, err := s.prepare(ns, r)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(fmt.Errorf("sealift refused %s/%s: %w", ns, r.ID, err))
+	}
+	if err := s.launch(ctx, p); err != nil {
+		return nil, refusal(ns, r.ID, err)
+	}
+	resp, err := s.create(ctx, p)
+	if err != nil {
+		s.reports.send(&nodev1.ReportRequest{Namespace: ns, Id: r.ID, Kind: nodev1.ReportKind_REPORT_KIND_CREATE_FAILED})
+		return nil, errgrpc.ToGRPC(err)
+	}
+	return resp, nil
+}
+
+// plan is a create request that has been read and checked, and as what it will
+// be carried out.
+type plan struct {
+	namespace string
+	request   *taskapi.CreateTaskRequest
+	options   *runcoptions.Options
+	spec      *runtime.Spec
+	private   runtime.PrivateBundle
+	root      string
+}
+
+// prepare decides what will be made, without making it.
+func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error) {
+	private, err := runtime.Private("", ns, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := realBundle(r.Bundle, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	options, err := runtime.DecodeOptions(r.Options)
+	if err != nil {
+		return nil, err
+	}
+	config, err := runtime.ReadConfig(bundle)
+	if err != nil {
+		return nil, err
+	}
+	protected, err := runtime.HostProtected()
+	if err != nil {
+		return nil, err
+	}
+	edit := runtime.SpecOptions{Bundle: bundle, MountedRootfs: len(r.Rootfs) > 0, Withhold: protected.Devices}
+	spec, err := runtime.FinalSpec(config, edit)
+	if err != nil {
+		return nil, err
+	}
+	cgroups := cgroupsPath(spec)
+	if r.Checkpoint != "" && runtime.CgroupTaken(cgroups) {
+		edit.CgroupsPath = runtime.OwnCgroupsPath(cgroups, r.ID)
+		if spec, err = runtime.FinalSpec(config, edit); err != nil {
+			return nil, err
+		}
+	}
+	if violations := protected.Check(spec.OCI, bundle); len(violations) > 0 {
+		return nil, &violationError{violations}
+	}
+	options.SystemdCgroup = options.SystemdCgroup || runtime.SystemdCgroupsPath(cgroups)
+
+	q := &taskapi.CreateTaskRequest{
+		ID: r.ID, Bundle: r.Bundle, Terminal: r.Terminal, Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr,
+		Checkpoint: r.Checkpoint, ParentCheckpoint: r.ParentCheckpoint,
+	}
+	for _, m := range r.Rootfs {
+		q.Rootfs = append(q.Rootfs, strictMount(m))
+	}
+	// The stock service panics on any other type than runc's.
+	if q.Options, err = typeurl.MarshalAnyToProto(options); err != nil {
+		return nil, fmt.Errorf("runc options: %w", err)
+	}
+	root := process.RuncRoot
+	if options.GetRoot() != "" {
+		root = options.GetRoot()
+	}
+	return &plan{namespace: ns, request: q, options: options, spec: spec, private: private, root: filepath.Join(root, ns)}, nil
+}
+
+// realBundle is the bundle directory without symbolic links: runc wants the root
+// file system's path to have none. Its rootfs may not be one either.
+func realBundle(dir, id string) (string, error) {
+	if !filepath.IsAbs(dir) || filepath.Base(dir) != id {
+		return "", fmt.Errorf("bundle %q is not the absolute path of a directory named %s: %w", dir, id, errdefs.ErrInvalidArgument)
+	}
+	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if err != nil {
+		return "", fmt.Errorf("bundle %s: %w: %w", dir, err, errdefs.ErrInvalidArgument)
+	}
+	bundle := filepath.Join(parent, id)
+	if st, err := os.Lstat(filepath.Join(bundle, "rootfs")); err == nil && !st.IsDir() {
+		return "", fmt.Errorf("%s is not a directory: %w", filepath.Join(bundle, "rootfs"), errdefs.ErrInvalidArgument)
+	}
+	return bundle, nil
+}
+
+func strictMount(m *types.Mount) *types.Mount {
+	if m.Type != "overlay" {
+		return m
+	}
+	return &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: runtime.OverlayOptions(m.Options)}
+}
+
+func cgroupsPath(s *runtime.Spec) string {
+	if s.OCI.Linux == nil {
+		return ""
+	}
+	return s.OCI.Linux.CgroupsPath
+}
+
+// launch asks the agent. Without an error the launch is committed.
+func (s *service) launch(ctx context.Context, p *plan) error {
+	if err := fault.Point("create.before-launch"); err != nil {
+		return err
+	}
+	q := &nodev1.LaunchRequest{
+		Namespace: p.namespace, Id: p.request.ID, Bundle: p.request.Bundle, Spec: p.spec.Bytes, Checkpoint: p.request.Checkpoint,
+		RuntimeBinary: p.options.GetBinaryName(), RuntimeRoot: p.root, SystemdCgroup: p.options.GetSystemdCgroup(),
+		ContainerdAddress: s.containerd,
+	}
+	for _, m := range p.request.Rootfs {
+		q.Rootfs = append(q.Rootfs, &nodev1.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+	}
+	resp, err := s.agent.Launch(ctx, q)
+	if err != nil {
+		return err
+	}
+	switch o := resp.GetOutcome().(type) {
+	case *nodev1.LaunchResponse_Committed:
+		if would := o.Committed.GetWouldRefuse(); len(would) > 0 {
+			log.G(ctx).WithField("namespace", p.namespace).WithField("container", p.request.ID).WithField("seq", o.Committed.GetSeq()).
+				Warn("started in audit mode; enforce would have refused it:" + node.FormatReasons(would))
+		}
+		return fault.Point("create.after-launch")
+	case *nodev1.LaunchResponse_Refused:
+		return &node.RefusedError{Namespace: p.namespace, ID: p.request.ID, Refused: o.Refused}
+	default:
+		return errors.New("the agent's answer is neither committed nor refused\nhint: run sealiftd and the shim from one release")
+	}
+}
+
+// create makes the container from the private bundle. On an error nothing of it
+// stays.
+func (s *service) create(ctx context.Context, p *plan) (*taskapi.CreateTaskResponse, error) {
+	id := p.request.ID
+	gone := func() bool {
+		left, err := stateLeft(p.root, id)
+		return err == nil && !left
+	}
+	if err := p.private.Write(p.spec.Bytes, gone); err != nil {
+		return nil, err
+	}
+	c := &container{
+		namespace: p.namespace, restored: p.request.Checkpoint != "",
+		measured: &runtime.Measured{Bundle: p.request.Bundle, Private: p.private},
+	}
+	s.monitor.Admit(c.measured)
+	s.put(id, c)
+	resp, err := s.TTRPCTaskService.Create(ctx, p.request)
+	if err == nil {
+		err = fault.Point("create.after-runc")
+		if err != nil {
+			_, gone := s.TTRPCTaskService.Delete(ctx, &taskapi.DeleteRequest{ID: id})
+			err = errors.Join(err, gone)
+		}
+	}
+	if err != nil {
+		s.forget(id, c)
+		return nil, err
+	}
+	c.measured.SetPid(int(resp.GetPid()))
+	return resp, nil
+}

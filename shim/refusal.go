@@ -1,0 +1,53 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+
+	"github.com/sealift/sealift/api/node"
+	"github.com/sealift/sealift/runtime"
+)
+
+// violationError is a specification that asks for what no container gets.
+type violationError struct{ violations []runtime.Violation }
+
+func (e *violationError) Error() string {
+	var b strings.Builder
+	b.WriteString("its specification asks for what no container gets")
+	for _, v := range e.violations {
+		b.WriteString("\n  " + v.String())
+	}
+	said := map[string]bool{}
+	for _, v := range e.violations {
+		if v.Hint != "" && !said[v.Hint] {
+			said[v.Hint] = true
+			b.WriteString("\nhint: " + v.Hint)
+		}
+	}
+	return b.String()
+}
+
+func (e *violationError) Unwrap() error { return errdefs.ErrPermissionDenied }
+
+// refusal is the answer to containerd when the agent did not commit: its class
+// says whether the agent refused or could not be asked.
+func refusal(namespace, id string, err error) error {
+	var refused *node.RefusedError
+	if errors.As(err, &refused) {
+		return errgrpc.ToGRPCf(errdefs.ErrPermissionDenied, "%s", refused.Error())
+	}
+	var away *node.UnavailableError
+	switch native := errgrpc.ToNative(err); {
+	case errors.As(err, &away):
+	case errdefs.IsPermissionDenied(native), errdefs.IsInvalidArgument(native), errdefs.IsNotFound(native), errdefs.IsFailedPrecondition(native), errdefs.IsResourceExhausted(native):
+		return errgrpc.ToGRPC(fmt.Errorf("sealift refused %s/%s: %w", namespace, id, native))
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return errgrpc.ToGRPC(fmt.Errorf("sealift refused %s/%s: %w", namespace, id, err))
+	}
+	return errgrpc.ToGRPCf(errdefs.ErrUnavailable, "sealift refused %s/%s: %v", namespace, id, errgrpc.ToNative(err))
+}
