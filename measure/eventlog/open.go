@@ -1,0 +1,411 @@
+package eventlog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealift/sealift/measure/tpm"
+)
+
+// plan is an epoch that has to begin.
+type plan struct {
+	name     Name
+	cause    Cause
+	reason   string
+	previous *headBody
+}
+
+// LockedError says that another process has the log.
+type LockedError struct{ Dir string }
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("event log %s is held by another process\nhint: only one sealiftd may run; systemctl status sealiftd", e.Dir)
+}
+
+// Open takes the log's lock, replays the newest epoch against the PCR, decides
+// the state, and goes on with that epoch or begins a new one.
+func Open(ctx context.Context, c Config) (*Log, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(c.Dir, epochsName), 0o700); err != nil {
+		return nil, fmt.Errorf("event log: %w", err)
+	}
+	lock, err := takeLock(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{
+		c: c, lock: lock,
+		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1), stop: make(chan struct{}),
+		changed: make(chan struct{}), windows: newWindows(), flushed: c.Now(),
+		quotas: &quotas{q: c.Quota, maxBytes: c.MaxBytes, accounts: map[string]*account{}},
+	}
+	if err := l.open(ctx); err != nil {
+		err = fmt.Errorf("event log %s: %w", c.Dir, err)
+		if l.st != nil {
+			err = errors.Join(err, l.st.close())
+		}
+		return nil, errors.Join(err, lock.Close())
+	}
+	l.done.Add(2)
+	go l.commitLoop()
+	go l.syncLoop()
+	l.poke()
+	return l, nil
+}
+
+func takeLock(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("event log: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = &LockedError{dir}
+		}
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func (l *Log) open(ctx context.Context) error {
+	found, err := l.c.Device.ReadPCR(ctx, l.c.PCR)
+	if err != nil {
+		return err
+	}
+	props, err := l.c.Device.Properties(ctx)
+	if err != nil {
+		return err
+	}
+	head, err := readHead(l.c.Dir)
+	if err != nil {
+		return err
+	}
+	epochs, err := listEpochs(l.c.Dir)
+	if err != nil {
+		return err
+	}
+	var s *scan
+	var unborn []recoveredBody
+	// An epoch whose first batch never was extended is none; what came before
+	// it still counts.
+	for i := len(epochs) - 1; i >= 0 && s == nil; i-- {
+		if s, err = scanEpoch(epochs[i].path, found); err != nil {
+			return err
+		}
+		if s.epoch == nil && s.trailing == 0 && s.bad == nil {
+			s = nil
+			kept, err := tails(epochs[i].path, Hash{})
+			if err != nil {
+				return err
+			}
+			unborn = append(unborn, kept...)
+		}
+	}
+	v := l.judge(s, head, found, props)
+	if v.plan != nil {
+		l.plan = v.plan
+		for _, b := range unborn {
+			// An epoch was cut before it was born, and the one that was to tell
+			// of it did not begin either.
+			l.addOwn("", "", typeRecovered, b)
+			if l.plan.name == Trusted {
+				l.plan.name, l.plan.cause, l.plan.reason = Recovered, TailUnextended, recoveredReason(b)
+			}
+		}
+		if v.cut {
+			if err := l.cutUnborn(s); err != nil {
+				return err
+			}
+		}
+		return l.begin(ctx, found)
+	}
+	return l.resume(s, v.cut, found)
+}
+
+// verdict is what Open makes of log, head file and PCR: go on (plan nil), cut
+// a tail first, or begin a new epoch.
+type verdict struct {
+	plan *plan
+	cut  bool
+}
+
+// judge is pure: the whole decision of which state the log is in.
+func (l *Log) judge(s *scan, head *headBody, found tpm.Values, props tpm.Properties) verdict {
+	initial := found.Equal(l.c.Initial)
+	begin := func(n Name, c Cause, format string, args ...any) verdict {
+		return verdict{plan: &plan{n, c, fmt.Sprintf(format, args...), previous(s, head)}}
+	}
+	fresh := func() verdict {
+		if initial {
+			return begin(Trusted, CauseNone, "the PCR was at its initial value")
+		}
+		return begin(HistoryLost, PCRNotInitial, "PCR %d was already extended and no log of this boot explains it", l.c.PCR)
+	}
+	here := func(instance, boot string) bool { return instance == l.c.Instance && boot == l.c.BootID }
+
+	if head != nil && here(head.Instance, head.BootID) && (s == nil || s.epoch == nil || s.epoch.Number < head.Number) {
+		if head.ResetCount != props.ResetCount {
+			return begin(TPMReset, TPMRestarted, "%s, and the log is gone", resetReason(head.ResetCount, props.ResetCount))
+		}
+		return begin(HistoryLost, LogDeleted, "the log of epoch %s is gone; it had at least %d records", head.Epoch, head.Seq)
+	}
+	if s == nil || (s.epoch != nil && !here(s.epoch.Instance, s.epoch.BootID)) {
+		return fresh()
+	}
+	if s.epoch == nil {
+		if s.bad == nil && initial {
+			// A first batch that was torn while it was written.
+			v := begin(Recovered, TailUnextended, "the first records of an epoch were torn while they were written")
+			v.cut = true
+			return v
+		}
+		return begin(HistoryLost, LogAltered, "the log's first record cannot be read: %v", s.bad)
+	}
+	if s.epoch.ResetCount != props.ResetCount {
+		return begin(TPMReset, TPMRestarted, "%s", resetReason(s.epoch.ResetCount, props.ResetCount))
+	}
+	switch {
+	case s.atEnd && s.trailing == 0 && s.bad == nil:
+		return verdict{}
+	case s.atEnd && s.unended && s.bad == nil:
+		return verdict{cut: true}
+	case s.atLast && s.lastNewest && s.trailing == 0 && s.bad == nil && s.batches > 1:
+		return verdict{cut: true}
+	case s.batches <= 1 && (s.atLast || s.matched) && s.unbornOnly():
+		v := begin(Recovered, TailUnextended, "the first records of an epoch were written and never extended")
+		if !initial {
+			v = begin(HistoryLost, PCRNotInitial, "PCR %d was already extended and no log of this boot explains it", l.c.PCR)
+		}
+		v.cut = true
+		return v
+	case initial && s.batches > 0:
+		return begin(TPMReset, PCRWasReset, "PCR %d is back at its initial value although the TPM's resetCount stands at %d", l.c.PCR, props.ResetCount)
+	case s.matched:
+		return begin(HistoryLost, TailForged, "the PCR stands within the log, and what follows was not left there by a crash: %s", s.tailReason())
+	case s.bad != nil:
+		return begin(HistoryLost, LogAltered, "the log was changed: %v", s.bad)
+	case head != nil && head.Epoch == s.id && head.Seq > s.seq:
+		return begin(HistoryLost, LogRolledBack, "the log ends at record %d, and it once had %d", s.seq, head.Seq)
+	}
+	return begin(HistoryLost, PCRAhead, "the log ends at record %d and the PCR is ahead of it: log and state were rolled back, or somebody else extended the PCR while no agent ran", s.seq)
+}
+
+// unbornOnly says that nothing of the epoch can be in the TPM but its initial
+// value: one batch, or the beginning of one.
+func (s *scan) unbornOnly() bool {
+	if s.bad != nil {
+		return false
+	}
+	return (s.batches == 0 && s.unended) || (s.batches == 1 && s.trailing == 0 && s.lastNewest)
+}
+
+func (s *scan) tailReason() string {
+	if s.bad != nil {
+		return s.bad.Error()
+	}
+	return fmt.Sprintf("it ends at record %d with %d bytes more", s.seq, s.trailing)
+}
+
+// previous is the old head: the log's end where there is one, else what the
+// head file says.
+func previous(s *scan, head *headBody) *headBody {
+	if s == nil || s.epoch == nil || s.batches == 0 {
+		return head
+	}
+	if head != nil && (head.Number > s.epoch.Number || (head.Epoch == s.id && head.Seq > s.seq)) {
+		return head
+	}
+	return s.head()
+}
+
+func (r *replay) head() *headBody {
+	e := r.epoch
+	return &headBody{r.id, e.Number, e.Instance, e.BootID, e.ResetCount, r.seq, toBanks(r.values)}
+}
+
+func (l *Log) head() *headBody { return l.r.head() }
+
+// resume goes on with an epoch the PCR agrees with.
+func (l *Log) resume(s *scan, cut bool, found tpm.Values) error {
+	st, err := openStore(s.dir)
+	if err != nil {
+		return err
+	}
+	l.st, l.r = st, s.replay
+	if cut {
+		seq, offset := s.seq+1, s.end
+		if !s.atEnd {
+			// The last whole batch is what was never extended: stand before it.
+			seq, offset = s.last.batch.First, s.lastAt
+		}
+		if _, err := st.cut(s.id, seq, offset); err != nil {
+			return err
+		}
+		again, err := scanEpoch(s.dir, s.values)
+		if err != nil {
+			return err
+		}
+		if again.bad != nil || again.trailing != 0 {
+			return fmt.Errorf("after cutting the tail: %d bytes left, %w", again.trailing, cmp.Or(again.bad, errTorn))
+		}
+		l.r = again.replay
+	}
+	l.r.open = nil
+	if !found.Equal(l.r.values) {
+		// The tail that was cut began with the record of a foreign extend.
+		l.r.note(Foreign, ForeignExtend, foreignReason, l.r.seq+1)
+	}
+	l.setPlace()
+	return l.tellTails(s.dir)
+}
+
+// tellTails has a record for each kept tail that none speaks of yet.
+func (l *Log) tellTails(dir string) error {
+	kept, err := tails(dir, l.r.id)
+	if err != nil {
+		return err
+	}
+	for _, b := range kept {
+		if !l.r.recoveredTail[b.SHA256] {
+			l.addOwn("", "", typeRecovered, b)
+			l.r.note(Recovered, TailUnextended, recoveredReason(b), l.r.seq+1)
+			l.setPlace()
+		}
+	}
+	return nil
+}
+
+// cutUnborn empties an epoch that never began, and keeps its bytes.
+func (l *Log) cutUnborn(s *scan) error {
+	st, err := openStore(s.dir)
+	if err != nil {
+		return err
+	}
+	b, err := st.cut(s.id, 1, 0)
+	if err = errors.Join(err, st.close()); err != nil {
+		return err
+	}
+	l.addOwn("", "", typeRecovered, b)
+	return nil
+}
+
+// begin starts the epoch that l.plan describes over the PCR's present value.
+// Until it has succeeded the plan stays.
+func (l *Log) begin(ctx context.Context, found tpm.Values) error {
+	p := l.plan
+	props, err := l.c.Device.Properties(ctx)
+	if err != nil {
+		return err
+	}
+	epochs, err := listEpochs(l.c.Dir)
+	if err != nil {
+		return err
+	}
+	number := uint64(1)
+	if n := len(epochs); n > 0 {
+		number = epochs[n-1].number + 1
+	}
+	if p.previous != nil {
+		number = max(number, p.previous.Number+1)
+	}
+	body := &epochBody{
+		Version: FormatVersion, Instance: l.c.Instance, BootID: l.c.BootID, ResetCount: props.ResetCount,
+		Number: number, Nonce: random(), PCR: uint32(l.c.PCR), Initial: toBanks(found), Previous: p.previous,
+		State: p.name, Cause: p.cause, Reason: p.reason,
+		Device: l.c.Device.Path(), Class: string(l.c.Device.Class()), Manufacturer: props.Manufacturer, Vendor: props.Vendor,
+		Firmware: props.Firmware, RestartCount: props.RestartCount, ClockMillis: uint64(props.Clock / time.Millisecond), Safe: props.Safe,
+	}
+	st, err := createStore(l.c.Dir, number, body.id())
+	if err != nil {
+		return err
+	}
+	if l.st != nil {
+		if err := l.st.close(); err != nil {
+			return errors.Join(err, st.close())
+		}
+	}
+	l.st = st
+	l.r = newReplay()
+	l.r.epoch, l.r.id, l.r.values = body, body.id(), found
+	l.r.name, l.r.cause, l.r.reason = p.name, p.cause, p.reason
+	batch, err := l.firstBatch(ctx, p, body)
+	if err != nil {
+		return err
+	}
+	l.setPlace()
+	if err := l.put(ctx, found, batch); err != nil {
+		return err
+	}
+	l.plan = nil
+	return nil
+}
+
+// firstBatch is the epoch's own record, the containers it cannot vouch for,
+// and what the log had to say about itself anyway.
+func (l *Log) firstBatch(ctx context.Context, p *plan, body *epochBody) ([]*request, error) {
+	type own struct {
+		namespace, kind string
+		body            any
+	}
+	list := []own{{"", typeEpoch, body}}
+	if p.name != Trusted && l.c.Running != nil {
+		running, err := l.c.Running(ctx)
+		if err != nil {
+			list = append(list, own{"", typeUnproven, unprovenBody{Unknown: firstLine(err)}})
+		}
+		by := map[string][]string{}
+		for _, c := range running {
+			by[c.Namespace] = append(by[c.Namespace], c.ID)
+		}
+		for _, ns := range slices.Sorted(maps.Keys(by)) {
+			slices.Sort(by[ns])
+			for part := range slices.Chunk(by[ns], 1000) {
+				list = append(list, own{ns, typeUnproven, unprovenBody{Containers: part}})
+			}
+		}
+	}
+	var batch []*request
+	for _, o := range list {
+		q, err := newRequest(o.namespace, "", o.kind, o.body, nil, l.c.Now())
+		if err != nil {
+			return nil, err
+		}
+		q.own, q.reserved = true, true
+		batch = append(batch, q)
+	}
+	l.mu.Lock()
+	batch = append(batch, l.own...)
+	l.own = nil
+	l.mu.Unlock()
+	return batch, nil
+}
+
+// readHead reads the head file. One that cannot be decoded is as good as none:
+// whoever can spoil it can remove it.
+func readHead(dir string) (*headBody, error) {
+	b, err := os.ReadFile(filepath.Join(dir, headName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var h headBody
+	if Unmarshal(b, &h) != nil {
+		return nil, nil
+	}
+	return &h, nil
+}
