@@ -13,11 +13,14 @@ import (
 // It can name a script that CRIU runs as root on the host.
 const CriuConfig = "org.criu.config"
 
+// CodeMountAbove is the code of a mount of a directory above Sealift's own.
+const CodeMountAbove = "mount-above-sealift"
+
 // A Violation is something a specification asks for that no container gets,
 // whatever policy says.
 type Violation struct {
-	// Code is stable: "criu-config", "mount-sealift", "device-tpm",
-	// "mount-namespace".
+	// Code is stable: "criu-config", "mount-sealift", CodeMountAbove,
+	// "device-tpm", "mount-namespace".
 	Code string
 	// Subject is the mount, device or annotation.
 	Subject string
@@ -57,17 +60,22 @@ func (p Protected) Check(spec *specs.Spec, bundle string) []Violation {
 
 func (p Protected) checkMounts(spec *specs.Spec, bundle string) []Violation {
 	var out []Violation
-	add := func(subject, source string) {
+	add := func(subject, source string, isMount bool) {
 		if reached, how := p.reaches(source, bundle); reached != "" {
-			out = append(out, Violation{
+			v := Violation{
 				Code: "mount-sealift", Subject: subject,
 				Message: fmt.Sprintf("%s %s, which no container may see", how, reached),
 				Hint:    "mount only the directories the container needs",
-			})
+			}
+			if how == above && isMount {
+				v.Code = CodeMountAbove
+				v.Hint += "; a workload that must see the whole host needs level privileged in a WorkloadPolicy"
+			}
+			out = append(out, v)
 		}
 	}
 	if spec.Root != nil {
-		add("root.path "+spec.Root.Path, spec.Root.Path)
+		add("root.path "+spec.Root.Path, spec.Root.Path, false)
 	}
 	for _, m := range spec.Mounts {
 		subject := fmt.Sprintf("mount of %s on %s", m.Source, m.Destination)
@@ -78,7 +86,7 @@ func (p Protected) checkMounts(spec *specs.Spec, bundle string) []Violation {
 				Hint: "use a tmpfs on /dev and list devices",
 			})
 		case isBind(m):
-			add(subject, m.Source)
+			add(subject, m.Source, true)
 		}
 		// overlay and its like name directories in their options.
 		for _, o := range m.Options {
@@ -88,7 +96,7 @@ func (p Protected) checkMounts(spec *specs.Spec, bundle string) []Violation {
 			}
 			for dir := range strings.SplitSeq(value, ":") {
 				if dir != "" {
-					add(subject, dir)
+					add(subject, dir, true)
 				}
 			}
 		}
@@ -140,12 +148,15 @@ func (p Protected) reaches(source, bundle string) (path, how string) {
 			case within(c, protected):
 				return protected, "is within"
 			case within(protected, c):
-				return protected, "contains"
+				return protected, above
 			}
 		}
 	}
 	return "", ""
 }
+
+// above is how a directory that holds a protected path reaches it.
+const above = "contains"
 
 // within says whether path is dir or below it; both are clean and absolute.
 func within(path, dir string) bool {

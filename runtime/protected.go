@@ -14,12 +14,14 @@ import (
 const (
 	State  = "/var/lib/sealift"
 	RunDir = "/run/sealift"
+	// Config is where policy, trusted keys and configuration are.
+	Config = "/etc/sealift"
 )
 
 // HostProtected is what is to be protected on this host, as it is now: a TPM can
 // appear late.
 func HostProtected() (Protected, error) {
-	p := Protected{Paths: []string{RunDir, State}, Resolve: filepath.EvalSymlinks}
+	p := Protected{Paths: []string{RunDir, State, Config}, Resolve: filepath.EvalSymlinks}
 	for _, pattern := range []string{"/dev/tpm[0-9]*", "/dev/tpmrm[0-9]*"} {
 		nodes, err := filepath.Glob(pattern)
 		if err != nil {

@@ -90,9 +90,6 @@ func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error
 			return nil, err
 		}
 	}
-	if violations := protected.Check(spec.OCI, bundle); len(violations) > 0 {
-		return nil, &violationError{violations}
-	}
 	options.SystemdCgroup = options.SystemdCgroup || runtime.SystemdCgroupsPath(cgroups)
 
 	q := &taskapi.CreateTaskRequest{

@@ -4,35 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/sealift/sealift/api/node"
-	"github.com/sealift/sealift/runtime"
 )
-
-// violationError is a specification that asks for what no container gets.
-type violationError struct{ violations []runtime.Violation }
-
-func (e *violationError) Error() string {
-	var b strings.Builder
-	b.WriteString("its specification asks for what no container gets")
-	for _, v := range e.violations {
-		b.WriteString("\n  " + v.String())
-	}
-	said := map[string]bool{}
-	for _, v := range e.violations {
-		if v.Hint != "" && !said[v.Hint] {
-			said[v.Hint] = true
-			b.WriteString("\nhint: " + v.Hint)
-		}
-	}
-	return b.String()
-}
-
-func (e *violationError) Unwrap() error { return errdefs.ErrPermissionDenied }
 
 // refusal is the answer to containerd when the agent did not commit: its class
 // says whether the agent refused or could not be asked.

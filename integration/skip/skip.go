@@ -5,7 +5,9 @@ package skip
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
 	"testing"
 )
 
@@ -23,4 +25,13 @@ func On(t testing.TB, err error) {
 	default:
 		t.Fatal(err)
 	}
+}
+
+// NeedRoot returns an error of type fs.ErrPermission unless the tests run as
+// root.
+func NeedRoot() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("not root: %w", fs.ErrPermission)
+	}
+	return nil
 }

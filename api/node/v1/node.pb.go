@@ -991,7 +991,9 @@ type Tpm struct {
 	Firmware     string `protobuf:"bytes,4,opt,name=firmware,proto3" json:"firmware,omitempty"`
 	Pcr          uint32 `protobuf:"varint,5,opt,name=pcr,proto3" json:"pcr,omitempty"`
 	// Current value by bank, hex.
-	Values        map[string]string `protobuf:"bytes,6,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Values map[string]string `protobuf:"bytes,6,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Why the TPM could not be asked; the rest is empty then.
+	Error         string `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1068,16 +1070,28 @@ func (x *Tpm) GetValues() map[string]string {
 	return nil
 }
 
+func (x *Tpm) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type Log struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "trusted", "recovered", "foreign", "history-lost", "tpm-reset", "unavailable"
-	State         string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	Epoch         string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Seq           uint64 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
-	Batches       uint64 `protobuf:"varint,5,opt,name=batches,proto3" json:"batches,omitempty"`
-	Head          string `protobuf:"bytes,6,opt,name=head,proto3" json:"head,omitempty"`
-	Directory     string `protobuf:"bytes,7,opt,name=directory,proto3" json:"directory,omitempty"`
+	// "trusted", "recovered", "foreign", "history-lost", "tpm-reset", "unavailable";
+	// docs/event-log.md says what each means.
+	State     string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	Reason    string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Epoch     string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Seq       uint64 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
+	Batches   uint64 `protobuf:"varint,5,opt,name=batches,proto3" json:"batches,omitempty"`
+	Head      string `protobuf:"bytes,6,opt,name=head,proto3" json:"head,omitempty"`
+	Directory string `protobuf:"bytes,7,opt,name=directory,proto3" json:"directory,omitempty"`
+	// Which finding led to the state: "foreign-extend", "log-deleted", ...
+	Cause         string `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`
+	Hint          string `protobuf:"bytes,9,opt,name=hint,proto3" json:"hint,omitempty"`
+	Acknowledged  bool   `protobuf:"varint,10,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1159,6 +1173,27 @@ func (x *Log) GetDirectory() string {
 		return x.Directory
 	}
 	return ""
+}
+
+func (x *Log) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *Log) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
+func (x *Log) GetAcknowledged() bool {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return false
 }
 
 type Container struct {
@@ -2116,17 +2151,18 @@ const file_api_node_v1_node_proto_rawDesc = "" +
 	"containers\x128\n" +
 	"\tbypassing\x18\x06 \x03(\v2\x1a.sealift.node.v1.ContainerR\tbypassing\x123\n" +
 	"\x06images\x18\a \x03(\v2\x1b.sealift.node.v1.ImageStateR\x06images\x123\n" +
-	"\bpolicies\x18\b \x03(\v2\x17.sealift.node.v1.PolicyR\bpolicies\"\xfa\x01\n" +
+	"\bpolicies\x18\b \x03(\v2\x17.sealift.node.v1.PolicyR\bpolicies\"\x90\x02\n" +
 	"\x03Tpm\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x14\n" +
 	"\x05class\x18\x02 \x01(\tR\x05class\x12\"\n" +
 	"\fmanufacturer\x18\x03 \x01(\tR\fmanufacturer\x12\x1a\n" +
 	"\bfirmware\x18\x04 \x01(\tR\bfirmware\x12\x10\n" +
 	"\x03pcr\x18\x05 \x01(\rR\x03pcr\x128\n" +
-	"\x06values\x18\x06 \x03(\v2 .sealift.node.v1.Tpm.ValuesEntryR\x06values\x1a9\n" +
+	"\x06values\x18\x06 \x03(\v2 .sealift.node.v1.Tpm.ValuesEntryR\x06values\x12\x14\n" +
+	"\x05error\x18\a \x01(\tR\x05error\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa7\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf5\x01\n" +
 	"\x03Log\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
@@ -2134,7 +2170,11 @@ const file_api_node_v1_node_proto_rawDesc = "" +
 	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x18\n" +
 	"\abatches\x18\x05 \x01(\x04R\abatches\x12\x12\n" +
 	"\x04head\x18\x06 \x01(\tR\x04head\x12\x1c\n" +
-	"\tdirectory\x18\a \x01(\tR\tdirectory\"\xfc\x01\n" +
+	"\tdirectory\x18\a \x01(\tR\tdirectory\x12\x14\n" +
+	"\x05cause\x18\b \x01(\tR\x05cause\x12\x12\n" +
+	"\x04hint\x18\t \x01(\tR\x04hint\x12\"\n" +
+	"\facknowledged\x18\n" +
+	" \x01(\bR\facknowledged\"\xfc\x01\n" +
 	"\tContainer\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +

@@ -1,0 +1,158 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/sys/unix"
+
+	"github.com/sealift/sealift/measure/layer"
+	"github.com/sealift/sealift/measure/tree"
+)
+
+// Layers remembers what directories measured to, for as long as a binding says
+// that they still do.
+type Layers struct {
+	workers int
+	flight  singleflight.Group
+	mu      sync.Mutex
+	bound   map[string]*bound
+}
+
+type bound struct {
+	dev, ino uint64
+	digest   layer.Digest
+	binding  *tree.Binding
+}
+
+// Measured is what one directory is.
+type Measured struct {
+	Digest layer.Digest
+	Class  tree.Class
+	// Why says why the class is none.
+	Why string
+	// Hashed is false when a binding spared the hashing.
+	Hashed bool
+	// Differences from the reference, when the digest is not the reference's.
+	Differences []layer.Difference
+}
+
+// NewLayers makes an empty memory; workers 0 hashes on all cores.
+func NewLayers(workers int) *Layers {
+	return &Layers{workers: workers, bound: map[string]*bound{}}
+}
+
+// Options say how a directory is to be measured.
+type Options struct {
+	// Want returns the reference manifest; it is called only for hashing.
+	Want     func() (*layer.Manifest, error)
+	Native   bool
+	Force    bool
+	Progress func(files, bytes int64)
+}
+
+// Measure returns what dir measures to. Concurrent calls for one directory
+// hash it once.
+func (l *Layers) Measure(ctx context.Context, dir string, o Options) (*Measured, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return nil, fmt.Errorf("layer directory %s: %w", dir, err)
+	}
+	if !o.Force {
+		if m, err := l.recheck(ctx, dir, &st); m != nil || err != nil {
+			return m, err
+		}
+	}
+	select {
+	case r := <-l.flight.DoChan(dir, func() (any, error) { return l.hash(context.WithoutCancel(ctx), dir, o) }):
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(*Measured), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// recheck answers from a binding, or not at all.
+func (l *Layers) recheck(ctx context.Context, dir string, st *unix.Stat_t) (*Measured, error) {
+	l.mu.Lock()
+	b := l.bound[dir]
+	l.mu.Unlock()
+	if b == nil {
+		return nil, nil
+	}
+	var moved *tree.MovedError
+	err := error(nil)
+	if b.dev == uint64(st.Dev) && b.ino == st.Ino {
+		err = b.binding.Check(ctx)
+		if err == nil {
+			return &Measured{Digest: b.digest, Class: b.binding.Class()}, nil
+		}
+		if !errors.As(err, &moved) {
+			return nil, fmt.Errorf("layer directory %s: %w", dir, err)
+		}
+	}
+	l.drop(dir, b)
+	return nil, nil
+}
+
+func (l *Layers) drop(dir string, b *bound) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.bound[dir] == b {
+		delete(l.bound, dir)
+	}
+}
+
+// Prune drops the bindings of directories that are gone.
+func (l *Layers) Prune() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for dir, b := range l.bound {
+		var st unix.Stat_t
+		if unix.Lstat(dir, &st) != nil || uint64(st.Dev) != b.dev || st.Ino != b.ino {
+			delete(l.bound, dir)
+		}
+	}
+}
+
+func (l *Layers) hash(ctx context.Context, dir string, o Options) (*Measured, error) {
+	var want *layer.Manifest
+	if o.Want != nil {
+		var err error
+		if want, err = o.Want(); err != nil {
+			return nil, err
+		}
+	}
+	res, err := tree.Measure(ctx, dir, tree.Options{Want: want, Workers: l.workers, Native: o.Native, Progress: o.Progress})
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return nil, fmt.Errorf("layer directory %s: %w", dir, err)
+	}
+	m := &Measured{Digest: res.Manifest.Digest(), Class: res.Binding.Class(), Why: res.Binding.Reason(), Hashed: true, Differences: res.Differences}
+	if m.Class != tree.ClassNone && len(m.Differences) == 0 {
+		l.mu.Lock()
+		l.bound[dir] = &bound{dev: uint64(st.Dev), ino: st.Ino, digest: m.Digest, binding: res.Binding}
+		l.mu.Unlock()
+	}
+	return m, nil
+}
+
+// classes are the binding classes, weakest first.
+var classes = []tree.Class{tree.ClassNone, tree.ClassTree, tree.ClassBlob, tree.ClassVerity}
+
+// weaker returns the weaker of two classes; an empty one says nothing.
+func weaker(a, b tree.Class) tree.Class {
+	if a == "" || (b != "" && slices.Index(classes, b) < slices.Index(classes, a)) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,325 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/sealift/sealift/agent/inventory"
+	nodev1 "github.com/sealift/sealift/api/node/v1"
+	"github.com/sealift/sealift/measure/chain"
+	"github.com/sealift/sealift/measure/layer"
+	"github.com/sealift/sealift/measure/tree"
+	"github.com/sealift/sealift/policy"
+)
+
+// unmeasured is the class of what policy says not to look at.
+const unmeasured = "unmeasured"
+
+// hintRefetch is what helps against content that was changed on disk.
+const hintRefetch = "remove the container and the image, and pull the image again"
+
+// root examines the mounted chain and measures what it is made of.
+func (x *Examiner) root(ctx context.Context, d *inventory.Daemon, req *nodev1.LaunchRequest, c *inventory.Container, watched *Watched, f *Finding) {
+	f.Record.Root.Upper = "none"
+	ch, err := chain.Parse(req.GetRootfs())
+	if err != nil {
+		f.content("mount-type", "rootfs", err)
+		return
+	}
+	f.Record.Root.Kind, f.Record.Root.ReadOnly, f.Record.Root.Options = string(ch.Kind), ch.ReadOnly, ch.Options
+	if err := chain.Resolve(ch); err != nil {
+		f.content("mount-type", "rootfs", err)
+		return
+	}
+	f.chain = ch
+	if f.Effective.Content == policy.Off {
+		f.Record.Root.Class = unmeasured
+		x.remember(req, c, ch, f)
+		return
+	}
+	switch {
+	case ch.Kind == chain.Plain || !f.Facts.HasImage:
+		x.withoutImage(ctx, req, f)
+		return
+	case f.Image == nil:
+		// That the image could not be read has been said.
+		return
+	case c.Snapshotter == "native":
+		f.Facts.Content = append(f.Facts.Content, &nodev1.Reason{Code: "snapshotter", Subject: "snapshotter native", Message: "is not measured by this version"})
+	default:
+		x.layers(ctx, d, req, f)
+		x.upper(ctx, d, req, c, watched, f)
+	}
+	x.remember(req, c, ch, f)
+}
+
+// layers measures each lower against the image's layer at its place.
+func (x *Examiner) layers(ctx context.Context, d *inventory.Daemon, req *nodev1.LaunchRequest, f *Finding) {
+	lowers := f.chain.Lowers
+	image := f.Image.Layers
+	if f.chain.Kind == chain.Bind {
+		// One directory is the view of a single layer, or the empty root of an
+		// image that has none.
+		if len(image) == 0 {
+			lowers = nil
+			f.chain.Upper = f.chain.Lowers[0].Dir
+		} else if !f.chain.ReadOnly {
+			f.Facts.Content = append(f.Facts.Content, &nodev1.Reason{Code: "layer-count", Subject: "rootfs", Message: "the image's layer is mounted writable"})
+		}
+	}
+	if len(lowers) != len(image) {
+		f.Facts.Content = append(f.Facts.Content, &nodev1.Reason{Code: "layer-count", Subject: "rootfs",
+			Message: fmt.Sprintf("%d layers are mounted, and the image %s has %d", len(lowers), f.Image.Name, len(image)),
+			Hint:    "recreate the container: its snapshot was made from something else than its image"})
+		return
+	}
+	type result struct {
+		rec     LayerRecord
+		reasons []*nodev1.Reason
+		class   tree.Class
+	}
+	results := make([]result, len(lowers))
+	var wg sync.WaitGroup
+	for i := range lowers {
+		wg.Go(func() {
+			r := &results[i]
+			r.rec.DiffID = image[i].DiffID.String()
+			m, want, err := x.layer(ctx, d, req.GetNamespace(), lowers[i], image[i], f.signedDigests(image[i]), nil, false)
+			if want != (layer.Digest{}) {
+				r.rec.Wanted = want.String()
+			}
+			if err != nil {
+				r.rec.Class = string(tree.ClassNone)
+				r.reasons = append(r.reasons, layerError(image[i], lowers[i], err))
+				return
+			}
+			r.rec.Found, r.rec.Class, r.rec.Why, r.class = m.Digest.String(), string(m.Class), m.Why, m.Class
+			if m.Digest != want || len(m.Differences) > 0 {
+				r.reasons = append(r.reasons, differences(i, image[i], want, m)...)
+			}
+		})
+	}
+	wg.Wait()
+	weakest := tree.Class("")
+	for _, r := range results {
+		f.Record.Root.Layers = append(f.Record.Root.Layers, r.rec)
+		f.Facts.Content = append(f.Facts.Content, r.reasons...)
+		weakest = weaker(weakest, r.class)
+	}
+	f.setClass(weakest)
+}
+
+// layer measures one lower and says what it should have measured to. A signed
+// reference stands in where the blob is gone, and must agree where it is there.
+func (x *Examiner) layer(ctx context.Context, d *inventory.Daemon, ns string, lower chain.Lower, l inventory.Layer, signed []layer.Digest, progress func(files, bytes int64), force bool) (*Measured, layer.Digest, error) {
+	want, err := x.References.Digest(ctx, ns, l, d)
+	if errors.Is(err, inventory.ErrNotFound) && len(signed) > 0 {
+		want, err = signed[0], nil
+	}
+	if err != nil {
+		return nil, want, err
+	}
+	for _, s := range signed {
+		if s != want {
+			return nil, want, &disagreement{Signed: s, Computed: want}
+		}
+	}
+	if lower.Blob != "" {
+		return nil, want, fmt.Errorf("EROFS blob %s: is not measured by this version", lower.Blob)
+	}
+	m, err := x.Layers.Measure(ctx, lower.Dir, Options{Force: force, Progress: progress,
+		Want: func() (*layer.Manifest, error) { return x.References.Manifest(ctx, ns, l, want, d) }})
+	return m, want, err
+}
+
+// disagreement is a signed reference that names another digest than the blob
+// measures to, or than another signed one.
+type disagreement struct{ Signed, Computed layer.Digest }
+
+func (e *disagreement) Error() string {
+	return fmt.Sprintf("the signed reference says %s, the layer's tar measures to %s", e.Signed, e.Computed)
+}
+
+// signedDigests are what signed references say of the layer.
+func (f *Finding) signedDigests(l inventory.Layer) []layer.Digest {
+	var out []layer.Digest
+	for _, s := range f.signed {
+		for _, sl := range s.Image.Layers {
+			if sl.DiffID != l.DiffID.String() {
+				continue
+			}
+			if d, err := layer.ParseDigest(sl.Digest); err == nil {
+				out = append(out, d)
+			}
+		}
+	}
+	return out
+}
+
+func (f *Finding) setClass(c tree.Class) {
+	f.Facts.Class, f.Record.Root.Class = string(c), string(c)
+}
+
+func layerError(l inventory.Layer, lower chain.Lower, err error) *nodev1.Reason {
+	r := &nodev1.Reason{Code: "layer-unreadable", Layer: l.DiffID.String(), Subject: lower.Path(), Message: err.Error()}
+	var corrupt *inventory.CorruptError
+	var meaningless *layer.MeaninglessError
+	var disagree *disagreement
+	switch {
+	case errors.As(err, &corrupt):
+		r.Code, r.Hint = "blob-content", hintRefetch
+		r.Message, r.Wanted, r.Found = "the stored blob is not what its digest says", corrupt.Wanted.String(), corrupt.Found.String()
+	case errors.As(err, &disagree):
+		r.Code, r.Hint = "reference-disagrees", "find out who changed what: the publisher's reference and the image's own blob are two different layers"
+	case errors.As(err, &meaningless):
+		r.Code, r.Hint = "layer-meaningless", "docs/layer-digest.md lists what has no single meaning; rebuild the image without it"
+	case errors.Is(err, inventory.ErrNotFound):
+		r.Code = "reference-missing"
+		r.Message = "its blob is no longer in the content store, so there is nothing to compare with"
+		r.Hint = "pull the image again (and set discard_unpacked_layers = false), or import a signed reference: sealift reference import"
+	}
+	return r
+}
+
+// maxDifferences bounds how many files of one layer are told.
+const maxDifferences = 16
+
+func differences(n int, l inventory.Layer, want layer.Digest, m *Measured) []*nodev1.Reason {
+	name := fmt.Sprintf("%d %s", n+1, l.DiffID)
+	var out []*nodev1.Reason
+	for i, d := range m.Differences {
+		if i == maxDifferences {
+			out = append(out, &nodev1.Reason{Code: "layer-content", Layer: name, Subject: "layer", Message: fmt.Sprintf("%d more differences", len(m.Differences)-i)})
+			break
+		}
+		out = append(out, &nodev1.Reason{Code: "layer-content", Layer: name, Path: d.Path, Message: string(d.Kind) + " differs from the image",
+			Wanted: d.Wanted, Found: d.Found, Hint: hintRefetch})
+	}
+	if len(out) == 0 {
+		out = append(out, &nodev1.Reason{Code: "layer-content", Layer: name, Subject: "layer", Message: "digest differs from the image",
+			Wanted: want.String(), Found: m.Digest.String(), Hint: hintRefetch})
+	}
+	return out
+}
+
+// upper accepts a writable layer that is empty, a checkpoint's, or the work of
+// a container that has been watched since its first start.
+func (x *Examiner) upper(ctx context.Context, d *inventory.Daemon, req *nodev1.LaunchRequest, c *inventory.Container, watched *Watched, f *Finding) {
+	if f.chain.Upper == "" {
+		if f.chain.Kind == chain.Overlay && len(f.chain.Lowers) > 0 {
+			// Without an upper the topmost layer's own attributes are the root's.
+			f.rootAttributes(f.chain.Lowers[len(f.chain.Lowers)-1].Dir)
+		}
+		return
+	}
+	r, err := chain.ExamineRoot(f.chain.Upper)
+	restart := watched != nil && watched.Upper == f.chain.Upper && watched.Dev == r.Dev && watched.Ino == r.Ino
+	switch {
+	case restart && !r.Empty:
+		f.Record.Root.Upper = "restart"
+		return
+	case err != nil:
+		f.content("upper", "writable layer "+f.chain.Upper, err)
+		f.Record.Root.Upper = "unexpected"
+		return
+	case r.Empty:
+		f.Record.Root.Upper = "empty"
+		return
+	}
+	found, err := x.checkpointUpper(ctx, d, req.GetNamespace(), f)
+	if err != nil {
+		f.content("upper", "writable layer "+f.chain.Upper, err)
+	}
+	if found {
+		f.Record.Root.Upper = "restored"
+		return
+	}
+	f.Record.Root.Upper = "unexpected"
+	f.Facts.Content = append(f.Facts.Content, &nodev1.Reason{Code: "upper-not-empty", Path: "/" + r.FirstEntry,
+		Message: "is in the writable layer before the container's first start",
+		Hint:    "recreate the container; a writable layer is accepted when it is a checkpoint's, or of a container that first started under Sealift"})
+}
+
+// checkpointUpper compares a writable layer with those of the checkpoints that
+// the namespace has.
+func (x *Examiner) checkpointUpper(ctx context.Context, d *inventory.Daemon, ns string, f *Finding) (bool, error) {
+	known, err := d.CheckpointLayers(ctx, ns)
+	if err != nil || len(known) == 0 {
+		return false, err
+	}
+	res, err := tree.Measure(ctx, f.chain.Upper, tree.Options{})
+	if err != nil {
+		return false, err
+	}
+	found := res.Manifest.Digest()
+	f.Record.Root.UpperDigest = found.String()
+	for _, l := range known {
+		want, err := x.References.Checkpoint(ctx, ns, l, d)
+		if err != nil {
+			continue // one that cannot be read is not the one this upper equals
+		}
+		if want == found {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (f *Finding) rootAttributes(dir string) {
+	if _, err := chain.ExamineRoot(dir); err != nil {
+		f.content("root-attributes", "root directory "+dir, err)
+	}
+}
+
+// withoutImage measures a root that no image stands behind, as one tree.
+func (x *Examiner) withoutImage(ctx context.Context, req *nodev1.LaunchRequest, f *Finding) {
+	f.Facts.HasImage = false
+	dir := ""
+	switch {
+	case f.chain.Kind == chain.Plain:
+		dir = f.Spec.Root.Path
+	case f.chain.Kind == chain.Bind:
+		dir = f.chain.Lowers[0].Dir
+	case len(f.chain.Lowers) == 1 && f.chain.Lowers[0].Dir != "":
+		dir = f.chain.Lowers[0].Dir
+	default:
+		f.Facts.Content = append(f.Facts.Content, &nodev1.Reason{Code: "no-image", Subject: "rootfs", Message: "a stack of layers without an image cannot be compared with anything"})
+		return
+	}
+	res, err := tree.Measure(ctx, dir, tree.Options{Native: true})
+	if err != nil {
+		f.content("layer-unreadable", "rootfs "+dir, err)
+		return
+	}
+	digest := res.Manifest.TreeDigest().String()
+	f.Record.Root.Layers = []LayerRecord{{Found: digest, Class: string(tree.ClassNone), Why: "a directory outside any snapshotter"}}
+	f.Facts.Subject.TreeDigest = digest
+	f.Effective = x.Policies().Evaluate(f.Facts.Subject)
+	f.Record.Root.Class = string(tree.ClassNone)
+}
+
+// remember prepares the record by which a restart of this container is known.
+func (x *Examiner) remember(req *nodev1.LaunchRequest, c *inventory.Container, ch *chain.Chain, f *Finding) {
+	dir := ch.Upper
+	if dir == "" && ch.Kind == chain.Bind && !ch.ReadOnly {
+		dir = ch.Lowers[0].Dir
+	}
+	if dir == "" || c.Created.IsZero() {
+		return
+	}
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) != nil {
+		return
+	}
+	f.Watched = &Watched{Namespace: req.GetNamespace(), ID: req.GetId(), Created: c.Created, Upper: dir, Dev: uint64(st.Dev), Ino: st.Ino}
+	if f.Image != nil {
+		f.Watched.Manifest = f.Image.Manifest.String()
+	}
+}
+
+func digestOf(s string) digest.Digest { return digest.Digest(s) }

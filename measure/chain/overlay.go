@@ -1,0 +1,94 @@
+package chain
+
+import (
+	"fmt"
+	"strings"
+
+	nodev1 "github.com/sealift/sealift/api/node/v1"
+)
+
+// overlayOptions are the options under which an overlay shows just its layers:
+// nothing that follows a redirect, takes data from a third place or maps names
+// (Documentation/filesystems/overlayfs.rst).
+var overlayOptions = map[string]bool{
+	"ro": true, "rw": true, "nosuid": true, "nodev": true, "noexec": true,
+	"noatime": true, "relatime": true, "nodiratime": true,
+	"index=off": true, "index=on": true, "metacopy=off": true, "volatile": true, "userxattr": true,
+	"redirect_dir=nofollow": true, "redirect_dir=off": true,
+	"xino=off": true, "xino=on": true, "xino=auto": true, "nfs_export=off": true, "uuid=off": true, "uuid=null": true, "uuid=auto": true, "uuid=on": true,
+}
+
+func parseOverlay(m *nodev1.Mount) (*Chain, error) {
+	c := &Chain{Kind: Overlay}
+	seen := map[string]bool{}
+	var lower string
+	for _, o := range m.GetOptions() {
+		key, val, _ := strings.Cut(o, "=")
+		switch key {
+		case "lowerdir", "upperdir", "workdir":
+			if seen[key] {
+				return nil, &Problem{Code: "mount-option", Subject: "rootfs overlay mount", Message: key + " is given twice"}
+			}
+			seen[key] = true
+		}
+		switch key {
+		case "lowerdir":
+			lower = val
+		case "upperdir":
+			c.Upper = val
+		case "workdir":
+			c.Work = val
+		default:
+			if !overlayOptions[o] && !isIDMap(o) && key != "context" {
+				return nil, badOption("overlay", o)
+			}
+			if o == "ro" {
+				c.ReadOnly = true
+			}
+			c.Options = append(c.Options, o)
+		}
+	}
+	if err := c.setLowers(lower); err != nil {
+		return nil, err
+	}
+	if (c.Upper == "") != (c.Work == "") {
+		return nil, &Problem{Code: "mount-option", Subject: "rootfs overlay mount", Message: "upperdir and workdir go together"}
+	}
+	if c.Upper == "" {
+		c.ReadOnly = true
+		return c, nil
+	}
+	if err := checkDir(c.Upper); err != nil {
+		return nil, err
+	}
+	return c, checkDir(c.Work)
+}
+
+// setLowers splits lowerdir, which the kernel reads top first.
+func (c *Chain) setLowers(lower string) error {
+	if lower == "" {
+		return &Problem{Code: "mount-option", Subject: "rootfs overlay mount", Message: "no lowerdir"}
+	}
+	// A backslash escapes a colon, and "::" begins data-only layers.
+	if strings.Contains(lower, `\`) || strings.Contains(lower, "::") {
+		return &Problem{Code: "mount-option", Subject: "rootfs overlay mount",
+			Message: "lowerdir has escapes or data-only layers, which are not accepted"}
+	}
+	dirs := strings.Split(lower, ":")
+	if len(dirs) > maxLowers {
+		return &Problem{Code: "mount-option", Subject: "rootfs overlay mount", Message: fmt.Sprintf("%d lower directories, at most %d are read", len(dirs), maxLowers)}
+	}
+	seen := map[string]bool{}
+	for i := len(dirs) - 1; i >= 0; i-- {
+		d := dirs[i]
+		if err := checkDir(d); err != nil {
+			return err
+		}
+		if seen[d] {
+			return &Problem{Code: "layer-order", Subject: "rootfs overlay mount", Message: fmt.Sprintf("lower directory %s is named twice", d)}
+		}
+		seen[d] = true
+		c.Lowers = append(c.Lowers, Lower{Dir: d})
+	}
+	return nil
+}
