@@ -140,7 +140,7 @@ func openTPM(ctx context.Context, cfg *config.Config) (tpm.Device, error) {
 			path = deviceTPM
 		}
 	}
-	d, err := tpm.Open(ctx, path, tpm.Options{Timeout: time.Duration(cfg.TPM.Timeout)})
+	d, err := tpm.OpenWith(ctx, path, tpm.Options{Timeout: time.Duration(cfg.TPM.Timeout)})
 	if err != nil {
 		return nil, err
 	}
