@@ -32,11 +32,16 @@ func Private(root, namespace, id string) (PrivateBundle, error) {
 	return PrivateBundle{filepath.Join(root, namespace, id)}, nil
 }
 
-// Write makes the bundle with config as its config.json. All of it is this
-// user's alone. Where a bundle is there already it is taken for a living
+// ownerFile names, in a private bundle, the bundle of containerd that it stands
+// for. Two containerds on one host can have a container of the same name; runc
+// takes them for one.
+const ownerFile = "owner"
+
+// Write makes the bundle for containerd's bundle directory owner, with config as
+// its config.json. All of it is this user's alone. Where a bundle is there already it is taken for a living
 // container's, unless stale says that its container is gone; then it is
 // replaced.
-func (b PrivateBundle) Write(config []byte, stale func() bool) error {
+func (b PrivateBundle) Write(owner string, config []byte, stale func() bool) error {
 	// The mode of directories that exist is not trusted either.
 	for _, dir := range []string{filepath.Dir(filepath.Dir(b.Dir)), filepath.Dir(b.Dir)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -49,7 +54,7 @@ func (b PrivateBundle) Write(config []byte, stale func() bool) error {
 	err := os.Mkdir(b.Dir, 0o700)
 	if errors.Is(err, fs.ErrExist) {
 		if stale == nil || !stale() {
-			return fmt.Errorf("private bundle %s: %w", b.Dir, errdefs.ErrAlreadyExists)
+			return fmt.Errorf("private bundle %s: %w\nhint: another container of this namespace and id is known to the OCI runtime", b.Dir, errdefs.ErrAlreadyExists)
 		}
 		if err := os.RemoveAll(b.Dir); err != nil {
 			return fmt.Errorf("private bundle: %w", err)
@@ -59,10 +64,33 @@ func (b PrivateBundle) Write(config []byte, stale func() bool) error {
 	if err != nil {
 		return fmt.Errorf("private bundle: %w", err)
 	}
-	if err := writeNew(filepath.Join(b.Dir, "config.json"), config); err != nil {
+	err = writeNew(filepath.Join(b.Dir, ownerFile), []byte(owner))
+	if err == nil {
+		err = writeNew(filepath.Join(b.Dir, "config.json"), config)
+	}
+	if err != nil {
 		return errors.Join(err, b.Remove())
 	}
 	return nil
+}
+
+// Exists says whether the bundle has been written and not been removed.
+func (b PrivateBundle) Exists() bool {
+	_, err := os.Lstat(b.Dir)
+	return err == nil
+}
+
+// Foreign says whether the private bundle stands for another bundle than owner.
+// Without a bundle it does not.
+func (b PrivateBundle) Foreign(owner string) (bool, error) {
+	got, err := os.ReadFile(filepath.Join(b.Dir, ownerFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("private bundle: %w", err)
+	}
+	return string(got) != owner, nil
 }
 
 func privateDir(dir string) error {

@@ -117,7 +117,7 @@ func TestPrivateBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Write([]byte("one"), nil); err != nil {
+	if err := b.Write("/c/c1", []byte("one"), nil); err != nil {
 		t.Fatal(err)
 	}
 	for path, mode := range map[string]os.FileMode{root: 0o700, filepath.Join(root, "ns"): 0o700, b.Dir: 0o700, filepath.Join(b.Dir, "config.json"): 0o600} {
@@ -129,14 +129,19 @@ func TestPrivateBundle(t *testing.T) {
 			t.Errorf("%s has mode %v", path, st.Mode())
 		}
 	}
-	if err := b.Write([]byte("two"), func() bool { return false }); !errors.Is(err, errdefs.ErrAlreadyExists) {
+	if err := b.Write("/c/c1", []byte("two"), func() bool { return false }); !errors.Is(err, errdefs.ErrAlreadyExists) {
 		t.Errorf("a living container's bundle was overwritten: %v", err)
 	}
-	if err := b.Write([]byte("two"), func() bool { return true }); err != nil {
+	if err := b.Write("/c/c1", []byte("two"), func() bool { return true }); err != nil {
 		t.Error(err)
 	}
 	if got, err := os.ReadFile(filepath.Join(b.Dir, "config.json")); err != nil || string(got) != "two" {
 		t.Errorf("%s, %v", got, err)
+	}
+	for owner, want := range map[string]bool{"/c/c1": false, "/d/c1": true} {
+		if got, err := b.Foreign(owner); err != nil || got != want {
+			t.Errorf("foreign to %s: %v, %v", owner, got, err)
+		}
 	}
 	for range 2 {
 		if err := b.Remove(); err != nil {
@@ -153,7 +158,7 @@ func TestPrivateBundle(t *testing.T) {
 	if err := os.Chmod(filepath.Join(root, "ns"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Write([]byte("x"), nil); err == nil {
+	if err := b.Write("/c/c1", []byte("x"), nil); err == nil {
 		t.Error("wrote below a directory that is open to others")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types"
@@ -34,15 +35,31 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	if err != nil {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("sealift refused %s/%s: %w", ns, r.ID, err))
 	}
+	if err := s.reserve(r.ID, p.container); err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
 	if err := s.launch(ctx, p); err != nil {
+		s.drop(r.ID)
+		if undecided(err) {
+			// The agent may have committed what will not be made.
+			s.createFailed(ns, r.ID)
+		}
 		return nil, refusal(ns, r.ID, err)
 	}
 	resp, err := s.create(ctx, p)
 	if err != nil {
-		s.reports.send(&nodev1.ReportRequest{Namespace: ns, Id: r.ID, Kind: nodev1.ReportKind_REPORT_KIND_CREATE_FAILED})
+		s.drop(r.ID)
+		s.createFailed(ns, r.ID)
 		return nil, errgrpc.ToGRPC(err)
 	}
+	s.created(p.container)
 	return resp, nil
+}
+
+func (s *service) createFailed(namespace, id string) {
+	s.reports.send(&nodev1.ReportRequest{
+		Namespace: namespace, Id: id, Kind: nodev1.ReportKind_REPORT_KIND_CREATE_FAILED, AtUnixNano: time.Now().UnixNano(),
+	})
 }
 
 // plan is a create request that has been read and checked, and as what it will
@@ -52,8 +69,9 @@ type plan struct {
 	request   *taskapi.CreateTaskRequest
 	options   *runcoptions.Options
 	spec      *runtime.Spec
-	private   runtime.PrivateBundle
-	root      string
+	container *container
+	// root is the directory that holds the OCI runtime's state directories.
+	root string
 }
 
 // prepare decides what will be made, without making it.
@@ -107,7 +125,15 @@ func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error
 	if options.GetRoot() != "" {
 		root = options.GetRoot()
 	}
-	return &plan{namespace: ns, request: q, options: options, spec: spec, private: private, root: filepath.Join(root, ns)}, nil
+	root = filepath.Join(root, ns)
+	c := &container{
+		namespace: ns, restored: r.Checkpoint != "",
+		measured: &runtime.Measured{
+			Bundle: r.Bundle, Private: private, State: filepath.Join(root, r.ID),
+			FastStart: runtime.CanStartByFifo(options.GetBinaryName(), spec.OCI),
+		},
+	}
+	return &plan{namespace: ns, request: q, options: options, spec: spec, container: c, root: root}, nil
 }
 
 // realBundle is the bundle directory without symbolic links: runc wants the root
@@ -164,7 +190,7 @@ func (s *service) launch(ctx context.Context, p *plan) error {
 			log.G(ctx).WithField("namespace", p.namespace).WithField("container", p.request.ID).WithField("seq", o.Committed.GetSeq()).
 				Warn("started in audit mode; enforce would have refused it:" + node.FormatReasons(would))
 		}
-		return fault.Point("create.after-launch")
+		return nil
 	case *nodev1.LaunchResponse_Refused:
 		return &node.RefusedError{Namespace: p.namespace, ID: p.request.ID, Refused: o.Refused}
 	default:
@@ -175,20 +201,19 @@ func (s *service) launch(ctx context.Context, p *plan) error {
 // create makes the container from the private bundle. On an error nothing of it
 // stays.
 func (s *service) create(ctx context.Context, p *plan) (*taskapi.CreateTaskResponse, error) {
+	if err := fault.Point("create.after-launch"); err != nil {
+		return nil, err
+	}
 	id := p.request.ID
 	gone := func() bool {
 		left, err := stateLeft(p.root, id)
 		return err == nil && !left
 	}
-	if err := p.private.Write(p.spec.Bytes, gone); err != nil {
+	m := p.container.measured
+	if err := m.Private.Write(m.Bundle, p.spec.Bytes, gone); err != nil {
 		return nil, err
 	}
-	c := &container{
-		namespace: p.namespace, restored: p.request.Checkpoint != "",
-		measured: &runtime.Measured{Bundle: p.request.Bundle, Private: p.private},
-	}
-	s.monitor.Admit(c.measured)
-	s.put(id, c)
+	s.monitor.Admit(m)
 	resp, err := s.TTRPCTaskService.Create(ctx, p.request)
 	if err == nil {
 		err = fault.Point("create.after-runc")
@@ -198,9 +223,9 @@ func (s *service) create(ctx context.Context, p *plan) (*taskapi.CreateTaskRespo
 		}
 	}
 	if err != nil {
-		s.forget(id, c)
+		s.forget(id, p.container)
 		return nil, err
 	}
-	c.measured.SetPid(int(resp.GetPid()))
+	m.SetPid(int(resp.GetPid()))
 	return resp, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/process"
 	stock "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/runc"
 	"github.com/containerd/containerd/v2/core/mount"
+	cshim "github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -54,10 +55,22 @@ func remove(ctx context.Context, v invocation, stdout io.Writer) error {
 	}
 	r := process.NewRunc(root, bundle, v.namespace, binary, options.GetSystemdCgroup())
 
+	private, err := runtime.Private("", v.namespace, v.id)
+	if err != nil {
+		return err
+	}
 	var problems []error
-	left, err := stateLeft(r.Root, v.id)
+	// What another containerd's container of this name has is not ours to clear.
+	foreign, err := private.Foreign(bundle)
 	if err != nil {
 		problems = append(problems, err)
+	}
+	left, unfinished := false, false
+	if !foreign {
+		unfinished = private.Exists()
+		if left, err = stateLeft(r.Root, v.id); err != nil {
+			problems = append(problems, err)
+		}
 	}
 	if left {
 		// The shim died before its container: the container dies now.
@@ -69,17 +82,18 @@ func remove(ctx context.Context, v invocation, stdout io.Writer) error {
 	if err := mount.UnmountRecursive(filepath.Join(bundle, "rootfs"), 0); err != nil {
 		problems = append(problems, fmt.Errorf("rootfs: %w", err))
 	}
-	private, err := runtime.Private("", v.namespace, v.id)
-	if err != nil {
-		return err
+	if !foreign {
+		if err := private.Remove(); err != nil {
+			problems = append(problems, err)
+		}
 	}
-	if err := private.Remove(); err != nil {
-		problems = append(problems, err)
-	}
-	if left {
+	if left || unfinished {
 		if err := reportDeath(ctx, v, exit); err != nil {
 			problems = append(problems, err)
 		}
+	}
+	if err := dropSocket(filepath.Join(bundle, "address")); err != nil {
+		problems = append(problems, err)
 	}
 	b, err := proto.Marshal(&taskapi.DeleteResponse{
 		Pid:        uint32(exit.Pid),
@@ -110,6 +124,22 @@ func stateLeft(root, id string) (bool, error) {
 		return true, fmt.Errorf("OCI runtime state: %w", err)
 	}
 	return true, nil
+}
+
+// dropSocket removes the socket of a shim that died before it could, unless a
+// shim serves it still: that of the container's group.
+func dropSocket(addressFile string) error {
+	address, err := cshim.ReadAddress(addressFile)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return fmt.Errorf("shim address: %w", err)
+	}
+	if cshim.CanConnect(address) {
+		return nil
+	}
+	return (&socket{address: address}).remove()
 }
 
 // exitOf is how the container ended: as its shim recorded, or else killed now.

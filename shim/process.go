@@ -5,9 +5,13 @@ import (
 	"errors"
 	"time"
 
+	eventstypes "github.com/containerd/containerd/api/events"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	cruntime "github.com/containerd/containerd/v2/core/runtime"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
 	"github.com/sealift/sealift/internal/fault"
@@ -36,7 +40,10 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	if err != nil {
 		return nil, err
 	}
-	c.measured.SetPid(int(resp.GetPid()))
+	if c.restored {
+		c.measured.SetPid(int(resp.GetPid()))
+		s.adopt(ctx, r.ID, c, int(resp.GetPid()))
+	}
 	if err := fault.Point("start.after"); err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
@@ -50,4 +57,53 @@ func (s *service) recordStart(ctx context.Context, id string, c *container) erro
 	return s.record(ctx, &nodev1.ReportRequest{
 		Id: id, Kind: nodev1.ReportKind_REPORT_KIND_STARTED, Pid: uint32(c.measured.Pid()), AtUnixNano: time.Now().UnixNano(),
 	})
+}
+
+// Exec adds a process, once it is recorded.
+func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emptypb.Empty, error) {
+	if s.get(r.ID) == nil {
+		return nil, notCreated()
+	}
+	if err := s.record(ctx, &nodev1.ReportRequest{
+		Id: r.ID, ExecId: r.ExecID, Kind: nodev1.ReportKind_REPORT_KIND_EXEC, Detail: r.Spec.GetValue(),
+	}); err != nil {
+		return nil, err
+	}
+	return s.TTRPCTaskService.Exec(ctx, r)
+}
+
+// Update changes a container's resources, once that is recorded.
+func (s *service) Update(ctx context.Context, r *taskapi.UpdateTaskRequest) (*emptypb.Empty, error) {
+	if s.get(r.ID) == nil {
+		return nil, notCreated()
+	}
+	if err := s.record(ctx, &nodev1.ReportRequest{
+		Id: r.ID, Kind: nodev1.ReportKind_REPORT_KIND_UPDATE, Detail: r.Resources.GetValue(),
+	}); err != nil {
+		return nil, err
+	}
+	return s.TTRPCTaskService.Update(ctx, r)
+}
+
+// Checkpoint writes a container's checkpoint, once that is recorded, and
+// announces it, which the stock service does not.
+func (s *service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskRequest) (*emptypb.Empty, error) {
+	if s.get(r.ID) == nil {
+		return nil, notCreated()
+	}
+	if err := s.record(ctx, &nodev1.ReportRequest{
+		Id: r.ID, Kind: nodev1.ReportKind_REPORT_KIND_CHECKPOINT, Path: r.Path, Detail: r.Options.GetValue(),
+	}); err != nil {
+		return nil, err
+	}
+	resp, err := s.TTRPCTaskService.Checkpoint(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.publisher.Publish(ctx, cruntime.TaskCheckpointedEventTopic, &eventstypes.TaskCheckpointed{
+		ContainerID: r.ID, Checkpoint: r.Path,
+	}); err != nil {
+		log.G(ctx).WithError(err).WithField("container", r.ID).Error("checkpoint is not announced")
+	}
+	return resp, nil
 }

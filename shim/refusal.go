@@ -11,6 +11,14 @@ import (
 	"github.com/sealift/sealift/api/node"
 )
 
+// undecided says whether a launch that failed may have been committed all the
+// same: it was sent, and its answer is missing.
+func undecided(err error) bool {
+	var refused *node.RefusedError
+	var away *node.UnavailableError
+	return !errors.As(err, &refused) && (!errors.As(err, &away) || errors.Is(err, errSilent))
+}
+
 // refusal is the answer to containerd when the agent did not commit: its class
 // says whether the agent refused or could not be asked.
 func refusal(namespace, id string, err error) error {

@@ -56,6 +56,7 @@ func register(v invocation) {
 				reports:          reports,
 				monitor:          monitor,
 				publisher:        observed,
+				ooms:             &ooms{ctx: ic.Context, publisher: observed},
 				containerd:       v.address,
 				containers:       map[string]*container{},
 			}, nil

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -11,7 +12,6 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	"github.com/containerd/ttrpc"
-	"google.golang.org/protobuf/types/known/emptypb"
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
 	"github.com/sealift/sealift/runtime"
@@ -26,6 +26,7 @@ type service struct {
 	reports   *reporter
 	monitor   *runtime.Monitor
 	publisher cshim.Publisher
+	ooms      *ooms
 	// containerd is the address of its gRPC socket.
 	containerd string
 
@@ -38,7 +39,8 @@ type container struct {
 	measured  *runtime.Measured
 	namespace string
 	restored  bool
-	started   bool
+	// created is set when Create has succeeded.
+	created bool
 	// cgroup is set for restored containers only, see restored.go.
 	cgroup any
 }
@@ -55,15 +57,30 @@ func (s *service) RegisterTTRPC(server *ttrpc.Server) error {
 	return nil
 }
 
+// get returns a container that Create has finished, or nil.
 func (s *service) get(id string) *container {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.containers[id]
+	if c := s.containers[id]; c != nil && c.created {
+		return c
+	}
+	return nil
 }
 
-func (s *service) put(id string, c *container) {
+// reserve takes an id for a container that is about to be created.
+func (s *service) reserve(id string, c *container) error {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.containers[id] != nil {
+		return fmt.Errorf("container %s: %w", id, errdefs.ErrAlreadyExists)
+	}
 	s.containers[id] = c
+	return nil
+}
+
+func (s *service) created(c *container) {
+	s.mu.Lock()
+	c.created = true
 	s.mu.Unlock()
 }
 
@@ -85,32 +102,6 @@ func (s *service) record(ctx context.Context, r *nodev1.ReportRequest) error {
 		return refusal(r.GetNamespace(), r.GetId(), err)
 	}
 	return nil
-}
-
-// Exec adds a process, once it is recorded.
-func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emptypb.Empty, error) {
-	if s.get(r.ID) == nil {
-		return nil, notCreated()
-	}
-	if err := s.record(ctx, &nodev1.ReportRequest{
-		Id: r.ID, ExecId: r.ExecID, Kind: nodev1.ReportKind_REPORT_KIND_EXEC, Detail: r.Spec.GetValue(),
-	}); err != nil {
-		return nil, err
-	}
-	return s.TTRPCTaskService.Exec(ctx, r)
-}
-
-// Update changes a container's resources, once that is recorded.
-func (s *service) Update(ctx context.Context, r *taskapi.UpdateTaskRequest) (*emptypb.Empty, error) {
-	if s.get(r.ID) == nil {
-		return nil, notCreated()
-	}
-	if err := s.record(ctx, &nodev1.ReportRequest{
-		Id: r.ID, Kind: nodev1.ReportKind_REPORT_KIND_UPDATE, Detail: r.Resources.GetValue(),
-	}); err != nil {
-		return nil, err
-	}
-	return s.TTRPCTaskService.Update(ctx, r)
 }
 
 // Delete deletes a process; with the init process goes what Create made.
