@@ -54,7 +54,7 @@ func ExportTCG2(w io.Writer, lines iter.Seq2[[]byte, error]) error {
 		list := s.before.Banks()
 		if !began {
 			if !s.before.IsZero() {
-				return &ExportError{s.batch.First, fmt.Sprintf("the PCR was at %v before it, not zero", s.before)}
+				return &ExportError{s.batch.First, fmt.Sprintf("the PCR was at %s before it, not zero", s.before.Brief())}
 			}
 			began = true
 			if _, err := out.Write(specID(list)); err != nil {
