@@ -24,9 +24,7 @@ func undecided(err error) bool {
 func refusal(namespace, id string, err error) error {
 	var refused *node.RefusedError
 	if errors.As(err, &refused) {
-		// containerd's client puts the class behind the text, where it would read as
-		// a part of the hint.
-		return errgrpc.ToGRPCf(errdefs.ErrPermissionDenied, "%s\nno container was created", refused.Error())
+		return errgrpc.ToGRPCf(errdefs.ErrPermissionDenied, "%s", refused.Error())
 	}
 	var away *node.UnavailableError
 	switch native := errgrpc.ToNative(err); {

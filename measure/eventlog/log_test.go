@@ -1,8 +1,11 @@
 package eventlog_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -141,3 +144,9 @@ func TestSecondProcessIsRefused(t *testing.T) {
 		t.Fatalf("second open: %v", err)
 	}
 }
+
+var (
+	_ = os.Remove
+	_ = filepath.Join
+	_ context.Context
+)

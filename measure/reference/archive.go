@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -52,28 +51,11 @@ const maxDocument = 4 << 20
 // layer against its diffID. An index is followed; attestations and other
 // things that are not images are passed over.
 func FromArchive(ctx context.Context, file string, o ArchiveOptions) ([]Image, error) {
-	st, err := os.Stat(file)
+	l, err := openLayout(file)
 	if err != nil {
-		return nil, fmt.Errorf("archive: %w", err)
+		return nil, fmt.Errorf("archive %s: %w", file, err)
 	}
-	var l layout
-	if st.IsDir() {
-		root, err := os.OpenRoot(file)
-		if err != nil {
-			return nil, fmt.Errorf("archive: %w", err)
-		}
-		defer root.Close()
-		l = dirLayout{root}
-	} else {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, fmt.Errorf("archive: %w", err)
-		}
-		defer f.Close()
-		if l, err = newTarLayout(f); err != nil {
-			return nil, fmt.Errorf("archive %s: %w", file, err)
-		}
-	}
+	defer l.Close()
 	a := archive{layout: l, o: o}
 	if err := a.index(ctx); err != nil {
 		return nil, fmt.Errorf("archive %s: %w", file, err)
@@ -101,7 +83,7 @@ func (a *archive) none() error {
 func (a *archive) index(ctx context.Context) error {
 	data, err := a.document("index.json")
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("no index.json, so not an OCI layout\nhint: ctr images export, skopeo copy … oci-archive:FILE, or docker save of version 25 or newer")
+		return &NotLayoutError{}
 	}
 	if err != nil {
 		return err

@@ -24,8 +24,9 @@ const PayloadType = "application/vnd.sealift.reference.v1+json"
 
 // Bounds on what is read.
 const (
-	// MaxEnvelope bounds an envelope, in bytes.
-	MaxEnvelope   = 16 << 20
+	// MaxEnvelope bounds an envelope, in bytes: what fits into one message of
+	// the node API.
+	MaxEnvelope   = 3 << 20
 	maxSignatures = 16
 	maxImages     = 4096
 	maxLayers     = 1024

@@ -45,3 +45,19 @@ func (e *RollbackError) Error() string {
 	}
 	return fmt.Sprintf("reference %s version %d: version %d was imported before\nhint: versions only grow; to go back, sign the old content under a new version", e.Name, e.Offered, e.Have)
 }
+
+// NotLayoutError says that a file or directory is not an OCI image layout.
+type NotLayoutError struct {
+	// Err is set when it is not even a tar.
+	Err error
+}
+
+func (e *NotLayoutError) Error() string {
+	why := "no index.json, so not an OCI image layout"
+	if e.Err != nil {
+		why = "not a tar archive: " + e.Err.Error()
+	}
+	return why + "\nhint: ctr images export FILE.tar IMAGE, skopeo copy … oci-archive:FILE, or docker save of version 25 or newer"
+}
+
+func (e *NotLayoutError) Unwrap() error { return e.Err }

@@ -2,6 +2,7 @@ package reference
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
@@ -23,6 +24,48 @@ import (
 // layout gives the files of an OCI image layout.
 type layout interface {
 	open(name string) (io.ReadCloser, error)
+	io.Closer
+}
+
+// IsLayout reports whether file is an OCI image layout, as a directory or a tar.
+func IsLayout(file string) (bool, error) {
+	l, err := openLayout(file)
+	var not *NotLayoutError
+	switch {
+	case errors.As(err, &not):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("archive %s: %w", file, err)
+	}
+	defer l.Close()
+	r, err := l.open("index.json")
+	if err != nil {
+		return false, nil
+	}
+	return true, r.Close()
+}
+
+func openLayout(file string) (layout, error) {
+	st, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if st.IsDir() {
+		root, err := os.OpenRoot(file)
+		if err != nil {
+			return nil, err
+		}
+		return dirLayout{root}, nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	l, err := newTarLayout(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return l, nil
 }
 
 type dirLayout struct{ root *os.Root }
@@ -31,12 +74,16 @@ func (l dirLayout) open(name string) (io.ReadCloser, error) {
 	return l.root.Open(filepath.FromSlash(name))
 }
 
+func (l dirLayout) Close() error { return l.root.Close() }
+
 // tarLayout finds files of a tar on disk by offset, so that layers are read in
 // the image's order and not in the archive's.
 type tarLayout struct {
 	f     *os.File
 	files map[string]span
 }
+
+func (l *tarLayout) Close() error { return l.f.Close() }
 
 type span struct{ offset, size int64 }
 
@@ -49,7 +96,7 @@ func newTarLayout(f *os.File) (*tarLayout, error) {
 			return l, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("not a tar archive: %w\nhint: an OCI archive: ctr images export FILE.tar IMAGE", err)
+			return nil, &NotLayoutError{Err: err}
 		}
 		if h.Typeflag != tar.TypeReg {
 			continue
@@ -84,6 +131,23 @@ func decompress(mediaType string, r io.Reader) (io.ReadCloser, error) {
 		return io.NopCloser(r), nil
 	}
 	return nil, fmt.Errorf("media type %q is not a layer that can be read", mediaType)
+}
+
+// Decompress reads a layer's tar that may be compressed with gzip or zstd: the
+// first bytes tell.
+func Decompress(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReader(r)
+	head, err := b.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		return decompress("+gzip", b)
+	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		return decompress("+zstd", b)
+	}
+	return io.NopCloser(b), nil
 }
 
 // blob reads one small blob and checks it.

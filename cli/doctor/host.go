@@ -1,0 +1,162 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealift/sealift/api/node"
+	nodev1 "github.com/sealift/sealift/api/node/v1"
+	"github.com/sealift/sealift/internal/version"
+	"github.com/sealift/sealift/measure/reference"
+	"github.com/sealift/sealift/policy"
+)
+
+func runc(ctx context.Context, _ Paths) []Result {
+	path, err := exec.LookPath("runc")
+	if err != nil {
+		return one("runc", Missing, "not in PATH", "apt-get install runc")
+	}
+	return one("runc", Good, path+", "+strings.TrimPrefix(firstLine(output(ctx, path, "--version")), "runc version "), "")
+}
+
+// containerds asks each socket who listens there, and that program for its
+// version.
+func containerds(ctx context.Context, p Paths) []Result {
+	var out []Result
+	for _, socket := range p.Containerds {
+		exe, err := listener(ctx, socket)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case errors.Is(err, fs.ErrPermission):
+			out = append(out, one("containerd", Unknown, socket+": needs root to try", "run as root")...)
+		case err != nil:
+			out = append(out, one("containerd", Missing, err.Error(), "systemctl status containerd")...)
+		default:
+			out = append(out, one("containerd", Good, socket+", "+firstLine(output(ctx, exe, "--version")), "")...)
+		}
+	}
+	if len(out) == 0 {
+		return one("containerd", Missing, "no socket at "+strings.Join(p.Containerds, ", "), "apt-get install containerd; a socket elsewhere belongs into containerd.addresses of /etc/sealift/config.toml")
+	}
+	return out
+}
+
+// listener connects to a socket and returns the executable that listens.
+func listener(ctx context.Context, socket string) (string, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return "", err
+	}
+	if credErr != nil {
+		return "", credErr
+	}
+	// The link itself, and not what it reads as: the file may have been replaced
+	// by an upgrade since.
+	return fmt.Sprintf("/proc/%d/exe", cred.Pid), nil
+}
+
+func shim(ctx context.Context, _ Paths) []Result {
+	const name = "containerd-shim-sealift-v2"
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return one("shim", Missing, name+" is not in PATH", "make install; containerd looks for it in its own PATH")
+	}
+	return one("shim", Good, path, "")
+}
+
+func agent(ctx context.Context, p Paths) []Result {
+	c, err := node.Dial(ctx, p.Socket, "cli", version.Version)
+	var away *node.UnavailableError
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return one("agent", Unknown, "needs root to ask", "run as root")
+	case errors.As(err, &away):
+		return one("agent", Missing, fmt.Sprintf("does not answer at %s: %v", away.Socket, away.Err), "systemctl status sealiftd; nothing starts while the agent is away")
+	case err != nil:
+		return one("agent", Missing, firstLine(err.Error()), hintOf(err))
+	}
+	defer c.Close()
+	s, err := c.Status(ctx, &nodev1.StatusRequest{})
+	if err != nil {
+		return one("agent", Missing, firstLine(err.Error()), "journalctl -u sealiftd")
+	}
+	detail := fmt.Sprintf("%s, log %s", s.GetBuild(), s.GetLog().GetState())
+	switch s.GetLog().GetState() {
+	case "trusted":
+		return one("agent", Good, detail, "")
+	case "recovered":
+		return one("agent", Note, detail+": "+s.GetLog().GetReason(), "")
+	}
+	return one("agent", Missing, detail+": "+s.GetLog().GetReason(), "sealift status; docs/operations.md says what each state means")
+}
+
+func policies(_ context.Context, p Paths) []Result {
+	set, err := policy.LoadDir(p.PolicyDir)
+	if errors.Is(err, fs.ErrPermission) {
+		return one("policy", Unknown, "needs root to read", "run as root")
+	}
+	if err != nil {
+		return one("policy", Missing, firstLine(err.Error()), "sealift policy check lists everything; the agent takes a directory as a whole or not at all")
+	}
+	if n := len(set.Policies()); n > 0 {
+		return one("policy", Good, fmt.Sprintf("%d in %s", n, p.PolicyDir), "")
+	}
+	return one("policy", Good, "none: content is enforced, everything else recorded", "")
+}
+
+func trust(_ context.Context, p Paths) []Result {
+	keys, err := reference.LoadTrust(p.TrustDir)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return one("trust", Unknown, "needs root to read", "run as root")
+	case err != nil:
+		return one("trust", Missing, firstLine(err.Error()), hintOf(err))
+	case len(keys) == 0:
+		return one("trust", Absent, "no key in "+p.TrustDir, "only needed for signed references")
+	}
+	names := make([]string, len(keys))
+	for i, k := range keys {
+		names[i] = k.Name
+	}
+	return one("trust", Good, strings.Join(names, ", "), "")
+}
+
+// lowSpace is what the log wants to have left.
+const lowSpace = 64 << 20
+
+func space(_ context.Context, p Paths) []Result {
+	dir := p.StateDir
+	if _, err := os.Stat(dir); err != nil {
+		dir = "/var/lib"
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return one("disk", Unknown, err.Error(), "")
+	}
+	free := st.Bavail * uint64(st.Bsize)
+	detail := fmt.Sprintf("%d MB free in %s", free/1e6, dir)
+	if free < lowSpace {
+		return one("disk", Missing, detail, "a start is refused when its record cannot be written: make room")
+	}
+	return one("disk", Good, detail, "")
+}

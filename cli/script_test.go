@@ -1,0 +1,28 @@
+package cli
+
+import (
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	// What others can write is no policy: scripts' files must not be that.
+	syscall.Umask(0o022)
+	testscript.Main(m, map[string]func(){
+		"sealift": func() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+// Each script is headed by what it pins.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "layout": layout, "agent": startAgent,
+		},
+		UpdateScripts: os.Getenv("UPDATE") != "",
+	})
+}
