@@ -42,20 +42,18 @@ func JudgeXattr(name string) XattrRule {
 }
 
 // The two revisions of file capabilities that Linux 4.14 and later accept
-// (linux/capability.h).
+// (linux/capability.h, security/commoncap.c).
 const (
-	capRevisionMask = 0xff000000
-	capRevision2    = 0x02000000
-	capRevision3    = 0x03000000
-	capEffective    = 0x00000001
-	capSize2        = 20
-	capSize3        = 24
+	capRevision2 = 0x02000000
+	capRevision3 = 0x03000000
+	capEffective = 0x00000001 // the only flag
+	capSize2     = 20
+	capSize3     = 24
 )
 
 // canonicalCapability returns the value that reads back after v was set as
-// security.capability by root of the initial user namespace: the kernel keeps
-// revision 2 as it is, strips unknown flags from revision 3, and shows revision
-// 3 with root id 0 as revision 2.
+// security.capability by root of the initial user namespace: v itself, except
+// that revision 3 with root id 0 is shown as revision 2.
 func canonicalCapability(v string) (string, error) {
 	if len(v) != capSize2 && len(v) != capSize3 {
 		return "", fmt.Errorf("file capabilities of %d bytes", len(v))
@@ -63,21 +61,19 @@ func canonicalCapability(v string) (string, error) {
 	b := []byte(v)
 	le := binary.LittleEndian
 	magic := le.Uint32(b)
-	switch revision := magic & capRevisionMask; {
+	switch revision := magic &^ capEffective; {
 	case len(v) == capSize2 && revision == capRevision2:
 		return v, nil
 	case len(v) == capSize3 && revision == capRevision3:
-		rootID := le.Uint32(b[capSize2:])
-		if rootID == ^uint32(0) {
+		switch le.Uint32(b[capSize2:]) {
+		case ^uint32(0):
 			return "", fmt.Errorf("file capabilities with root id -1")
-		}
-		if rootID == 0 {
+		case 0:
 			le.PutUint32(b, capRevision2|magic&capEffective)
 			return string(b[:capSize2]), nil
 		}
-		le.PutUint32(b, capRevision3|magic&capEffective)
-		return string(b), nil
+		return v, nil
 	default:
-		return "", fmt.Errorf("file capabilities of revision %#x in %d bytes", revision>>24, len(v))
+		return "", fmt.Errorf("file capabilities with magic %#x in %d bytes", magic, len(v))
 	}
 }

@@ -1,12 +1,12 @@
 package tree
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -125,9 +125,7 @@ func (b *Binding) intern(s string) uint32 {
 }
 
 func (b *Binding) text(at uint32) string {
-	s := string(b.names[at:min(len(b.names), int(at)+4096)])
-	s, _, _ = strings.Cut(s, "\x00")
-	return s
+	return string(b.names[at : int(at)+bytes.IndexByte(b.names[at:], 0)])
 }
 
 // Check reports whether everything is as it was when it was measured. nil means
