@@ -76,7 +76,7 @@ type plan struct {
 
 // prepare decides what will be made, without making it.
 func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error) {
-	private, err := runtime.Private("", ns, r.ID)
+	private, err := runtime.Private(s.bundles, ns, r.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -107,7 +107,14 @@ func temporary(err error) bool {
 		return true
 	}
 	err = errgrpc.ToNative(err)
-	return !errdefs.IsInvalidArgument(err) && !errdefs.IsNotFound(err) && !errdefs.IsPermissionDenied(err) && !errdefs.IsNotImplemented(err)
+	for _, final := range []func(error) bool{
+		errdefs.IsInvalidArgument, errdefs.IsNotFound, errdefs.IsFailedPrecondition, errdefs.IsPermissionDenied, errdefs.IsNotImplemented,
+	} {
+		if final(err) {
+			return false
+		}
+	}
+	return true
 }
 
 // flush waits for the pending reports, two seconds at most. It is called once,

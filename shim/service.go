@@ -29,6 +29,8 @@ type service struct {
 	ooms      *ooms
 	// containerd is the address of its gRPC socket.
 	containerd string
+	// bundles is where private bundles lie, runtime.Bundles when empty.
+	bundles string
 
 	mu         sync.Mutex
 	containers map[string]*container

@@ -12,7 +12,11 @@ import (
 const taskV2 = "containerd.task.v2.Task"
 
 func registerV2(server *ttrpc.Server, s taskapi.TTRPCTaskService) {
-	server.RegisterService(taskV2, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
+	server.RegisterService(taskV2, &ttrpc.ServiceDesc{Methods: methodsV2(s)})
+}
+
+func methodsV2(s taskapi.TTRPCTaskService) map[string]ttrpc.Method {
+	return map[string]ttrpc.Method{
 		"State":      unary(s.State),
 		"Create":     unary(s.Create),
 		"Start":      unary(s.Start),
@@ -30,7 +34,7 @@ func registerV2(server *ttrpc.Server, s taskapi.TTRPCTaskService) {
 		"Stats":      unary(s.Stats),
 		"Connect":    unary(s.Connect),
 		"Shutdown":   unary(s.Shutdown),
-	}})
+	}
 }
 
 func unary[Q, R any](f func(context.Context, *Q) (R, error)) ttrpc.Method {
