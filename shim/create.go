@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -33,7 +34,12 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	}
 	p, err := s.prepare(ns, r)
 	if err != nil {
-		return nil, errgrpc.ToGRPC(fmt.Errorf("sealift refused %s/%s: %w", ns, r.ID, err))
+		err = fmt.Errorf("sealift refused %s/%s: %w", ns, r.ID, err)
+		log.G(ctx).WithError(err).WithField("namespace", ns).WithField("container", r.ID).Error("create request is not sound")
+		// The agent never hears of the container itself, but it notes who asked
+		// for what cannot be.
+		s.createFailed(ns, r.ID, err)
+		return nil, errgrpc.ToGRPC(err)
 	}
 	if err := s.reserve(r.ID, p.container); err != nil {
 		return nil, errgrpc.ToGRPC(err)
@@ -42,23 +48,24 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 		s.drop(r.ID)
 		if undecided(err) {
 			// The agent may have committed what will not be made.
-			s.createFailed(ns, r.ID)
+			s.createFailed(ns, r.ID, err)
 		}
 		return nil, refusal(ns, r.ID, err)
 	}
 	resp, err := s.create(ctx, p)
 	if err != nil {
 		s.drop(r.ID)
-		s.createFailed(ns, r.ID)
+		s.createFailed(ns, r.ID, err)
 		return nil, errgrpc.ToGRPC(err)
 	}
 	s.created(p.container)
 	return resp, nil
 }
 
-func (s *service) createFailed(namespace, id string) {
+func (s *service) createFailed(namespace, id string, why error) {
 	s.reports.send(&nodev1.ReportRequest{
 		Namespace: namespace, Id: id, Kind: nodev1.ReportKind_REPORT_KIND_CREATE_FAILED, AtUnixNano: time.Now().UnixNano(),
+		Detail: []byte(why.Error()),
 	})
 }
 
@@ -127,13 +134,29 @@ func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error
 	}
 	root = filepath.Join(root, ns)
 	c := &container{
-		namespace: ns, restored: r.Checkpoint != "",
+		namespace: ns, restored: r.Checkpoint != "", protected: protected, seesHost: seesHost(protected.Check(spec.OCI, bundle)),
 		measured: &runtime.Measured{
 			Bundle: r.Bundle, Private: private, State: filepath.Join(root, r.ID),
-			FastStart: runtime.CanStartByFifo(options.GetBinaryName(), spec.OCI),
+			FastStart:  runtime.CanStartByFifo(options.GetBinaryName(), spec.OCI),
+			FastDelete: runtime.CanDeleteByHand(options.GetBinaryName(), options.GetSystemdCgroup(), spec.OCI),
 		},
 	}
 	return &plan{namespace: ns, request: q, options: options, spec: spec, container: c, root: root}, nil
+}
+
+// seesHost says whether the agent can only have let this container pass because
+// policy allows it the directories above Sealift's.
+func seesHost(violations []runtime.Violation) bool {
+	return slices.ContainsFunc(violations, func(v runtime.Violation) bool { return v.Code == runtime.CodeMountAbove })
+}
+
+// inspect looks at the mounts that init (pid) really got, before its first
+// instruction. A restored container has none yet: 0.
+func (c *container) inspect(pid int) error {
+	if pid == 0 || c.seesHost {
+		return nil
+	}
+	return c.protected.Exposed(pid)
 }
 
 // realBundle is the bundle directory without symbolic links: runc wants the root
@@ -216,9 +239,11 @@ func (s *service) create(ctx context.Context, p *plan) (*taskapi.CreateTaskRespo
 	s.monitor.Admit(m)
 	resp, err := s.TTRPCTaskService.Create(ctx, p.request)
 	if err == nil {
-		err = fault.Point("create.after-runc")
+		if err = p.container.inspect(int(resp.GetPid())); err == nil {
+			err = fault.Point("create.after-runc")
+		}
 		if err != nil {
-			_, gone := s.TTRPCTaskService.Delete(ctx, &taskapi.DeleteRequest{ID: id})
+			_, gone := s.TTRPCTaskService.Delete(context.WithoutCancel(ctx), &taskapi.DeleteRequest{ID: id})
 			err = errors.Join(err, gone)
 		}
 	}

@@ -29,12 +29,11 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 		return nil, notCreated()
 	}
 	if err := s.recordStart(ctx, r.ID, c); err != nil {
-		_, killed := s.TTRPCTaskService.Kill(context.WithoutCancel(ctx), &taskapi.KillRequest{ID: r.ID, Signal: uint32(unix.SIGKILL), All: true})
 		if c.restored {
 			// Nothing was restored yet, so there is nothing to kill.
-			killed = nil
+			return nil, err
 		}
-		return nil, errors.Join(err, killed)
+		return nil, errors.Join(err, s.kill(ctx, r.ID))
 	}
 	resp, err := s.TTRPCTaskService.Start(ctx, r)
 	if err != nil {
@@ -42,12 +41,22 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	}
 	if c.restored {
 		c.measured.SetPid(int(resp.GetPid()))
+		if err := c.inspect(int(resp.GetPid())); err != nil {
+			return nil, errors.Join(errgrpc.ToGRPC(err), s.kill(ctx, r.ID))
+		}
 		s.adopt(ctx, r.ID, c, int(resp.GetPid()))
 	}
 	if err := fault.Point("start.after"); err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
 	return resp, nil
+}
+
+// kill ends a container that must not run; the client deletes it as it would
+// any container that has stopped.
+func (s *service) kill(ctx context.Context, id string) error {
+	_, err := s.TTRPCTaskService.Kill(context.WithoutCancel(ctx), &taskapi.KillRequest{ID: id, Signal: uint32(unix.SIGKILL), All: true})
+	return err
 }
 
 func (s *service) recordStart(ctx context.Context, id string, c *container) error {

@@ -41,6 +41,9 @@ type container struct {
 	measured  *runtime.Measured
 	namespace string
 	restored  bool
+	// protected is what it must not see; seesHost exempts it.
+	protected runtime.Protected
+	seesHost  bool
 	// created is set when Create has succeeded.
 	created bool
 	// cgroup is set for restored containers only, see restored.go.
