@@ -121,15 +121,11 @@ func (d *decoder) loosening(nodes map[string]*yaml.Node, at string, p *Policy) {
 		if !below {
 			return
 		}
-		why, hint := "match selects neither namespaces nor images", "select both: match.namespaces, and match.images by digest or signedBy"
+		why, hint := "match selects no namespaces", "name the containerd namespaces it is for: match.namespaces"
 		switch tenant := p.Match.tenantControlled(); {
 		case len(tenant) > 0:
 			why = "match selects by " + strings.Join(tenant, " and ") + ", which a tenant can choose"
-			hint = "names, labels and annotations may only tighten; to loosen, select by namespaces and images alone"
-		case len(p.Match.Namespaces) > 0:
-			why = "match selects no images"
-		case len(p.Match.Images) > 0:
-			why = "match selects no namespaces"
+			hint = "names, labels and annotations may only tighten; to loosen, select by namespaces, and images by digest or signedBy, alone"
 		}
 		d.fail(nodes[name], join(at, name), hint, "%s is looser than the default %s, and %s", value, fallback, why)
 	}

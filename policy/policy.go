@@ -7,8 +7,9 @@
 //     and rules never matters.
 //   - A part that no match speaks of has its default (see Default).
 //   - A policy may go below a default only if it selects by containerd
-//     namespace and by digest or signed reference, and by nothing else. Names,
-//     labels and annotations are what a tenant can choose, so they may only
+//     namespace, or by namespace and digest or signed reference, and by nothing
+//     else. Names, labels and annotations are what a tenant can choose, and so
+//     is which image's digest a container claims to have: they may only
 //     tighten. A file that breaks this does not load.
 //   - What this version does not hold is an error and not a warning: unknown
 //     fields, and the parts of later versions (syscalls, network, exec, files)
@@ -68,7 +69,7 @@ func (m Match) tenantControlled() []string {
 
 // mayLoosen reports whether a policy with this match may go below a default.
 func (m Match) mayLoosen() bool {
-	return len(m.Namespaces) > 0 && len(m.Images) > 0 && len(m.tenantControlled()) == 0
+	return len(m.Namespaces) > 0 && len(m.tenantControlled()) == 0
 }
 
 // Spec is what a policy says. A zero field says nothing about that part; a
