@@ -24,7 +24,9 @@ func undecided(err error) bool {
 func refusal(namespace, id string, err error) error {
 	var refused *node.RefusedError
 	if errors.As(err, &refused) {
-		return errgrpc.ToGRPCf(errdefs.ErrPermissionDenied, "%s", refused.Error())
+		// containerd's client puts the class behind the text, where it would read as
+		// a part of the hint.
+		return errgrpc.ToGRPCf(errdefs.ErrPermissionDenied, "%s\nno container was created", refused.Error())
 	}
 	var away *node.UnavailableError
 	switch native := errgrpc.ToNative(err); {

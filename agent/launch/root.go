@@ -186,6 +186,20 @@ func layerError(l inventory.Layer, lower chain.Lower, err error) *nodev1.Reason 
 	return r
 }
 
+// describe says what each kind of difference is, for a person.
+var describe = map[string]string{
+	layer.KindContent: "content differs from the image", layer.KindSize: "size differs from the image",
+	layer.KindMode: "mode differs from the image", layer.KindOwner: "owner differs from the image",
+	layer.KindXattr: "extended attribute differs from the image", layer.KindLink: "link target differs from the image",
+	layer.KindType: "is of another type than in the image", layer.KindAdded: "is not in the image",
+	layer.KindMissing: "is in the image and missing on disk", layer.KindHardlink: "hard links differ from the image",
+	layer.KindDevice: "device number differs from the image", layer.KindMTime: "modification time differs from the image",
+	layer.KindOpaque: "opaque mark differs from the image", layer.KindWhiteout: "whiteout differs from the image",
+	layer.KindRedirect: "has an overlay redirect, which no image has", layer.KindMetacopy: "has an overlay metacopy mark, which no image has",
+	layer.KindOverlayXattr: "has an overlay attribute, which no image has", layer.KindMount: "something is mounted on it",
+	layer.KindChanging: "changed while it was measured", layer.KindImplied: "has attributes that an unnamed directory cannot have",
+}
+
 // maxDifferences bounds how many files of one layer are told.
 const maxDifferences = 16
 
@@ -197,7 +211,7 @@ func differences(n int, l inventory.Layer, want layer.Digest, m *Measured) []*no
 			out = append(out, &nodev1.Reason{Code: "layer-content", Layer: name, Subject: "layer", Message: fmt.Sprintf("%d more differences", len(m.Differences)-i)})
 			break
 		}
-		out = append(out, &nodev1.Reason{Code: "layer-content", Layer: name, Path: d.Path, Message: string(d.Kind) + " differs from the image",
+		out = append(out, &nodev1.Reason{Code: "layer-content", Layer: name, Path: "/" + d.Path, Message: describe[d.Kind],
 			Wanted: d.Wanted, Found: d.Found, Hint: hintRefetch})
 	}
 	if len(out) == 0 {

@@ -213,7 +213,7 @@ func (l *Log) extend(ctx context.Context, p *pendingBatch) error {
 		return err
 	}
 	if !found.Equal(p.after) {
-		return fmt.Errorf("PCR %d is %v after an extend that leads to %v", l.c.PCR, found, p.after)
+		return fmt.Errorf("PCR %d is %s after an extend that leads to %s", l.c.PCR, found.Brief(), p.after.Brief())
 	}
 	return nil
 }

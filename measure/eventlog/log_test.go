@@ -1,11 +1,8 @@
 package eventlog_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -144,9 +141,3 @@ func TestSecondProcessIsRefused(t *testing.T) {
 		t.Fatalf("second open: %v", err)
 	}
 }
-
-var (
-	_ = os.Remove
-	_ = filepath.Join
-	_ context.Context
-)

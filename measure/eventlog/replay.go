@@ -203,7 +203,7 @@ func (r *replay) batch(b *Batch) (*step, error) {
 // owns up to it.
 func foreignAllowed(rec *Record, expected, found tpm.Values) error {
 	if rec == nil || rec.Type != typeForeign {
-		return fmt.Errorf("PCR jumps from %v to %v and no record says so", expected, found)
+		return fmt.Errorf("PCR jumps from %s to %s and no record says so", expected.Brief(), found.Brief())
 	}
 	var b foreignBody
 	if err := Unmarshal(rec.Body, &b); err != nil {

@@ -154,6 +154,20 @@ func (v Values) String() string {
 	return b.String()
 }
 
+// Brief gives one bank's value, SHA-256's where there is one, shortened to what
+// a person compares.
+func (v Values) Brief() string {
+	list := v.Banks()
+	if len(list) == 0 {
+		return "empty"
+	}
+	b := list[0]
+	if _, ok := v[SHA256]; ok {
+		b = SHA256
+	}
+	return fmt.Sprintf("%s:%x…", b, v[b][:8])
+}
+
 // ParseValues is the inverse of Strings.
 func ParseValues(m map[string]string) (Values, error) {
 	v := Values{}
