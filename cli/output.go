@@ -127,3 +127,8 @@ func printable(s string) string {
 		return r
 	}, s)
 }
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

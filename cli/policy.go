@@ -19,8 +19,8 @@ func (a *app) policy() *cobra.Command {
 		Use:   "policy",
 		Short: "check policies and explain what they decide",
 		Long: `Policies (WorkloadPolicy, in ` + policy.Dir + `/*.yaml) say how strictly a container is held. Of several that match
-the strictest wins. Only a policy that selects by containerd namespace and by digest or signed reference may go below
-the defaults; names, labels and annotations may only tighten.`,
+the strictest wins. Only a policy that selects by containerd namespace, alone or with digests or signed references, may
+go below the defaults; names, labels and annotations may only tighten.`,
 		Annotations: map[string]string{"see": "docs/policy.md: the language, field by field"},
 		Args:        args(0, 0, ""),
 		RunE:        func(c *cobra.Command, _ []string) error { return c.Help() },

@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
+	"github.com/sealift/sealift/measure/eventlog"
+	"github.com/sealift/sealift/measure/tpm"
 )
 
 func (a *app) status() *cobra.Command {
@@ -55,33 +57,47 @@ func (a *app) showStatus(ctx context.Context, n nodev1.NodeClient) error {
 			return err
 		}
 	}
-	if !startsAllowed(s.GetLog()) {
+	if !startsAllowed(s) {
 		return errTold
 	}
 	return nil
 }
 
 // startsAllowed reports whether the log's state lets containers start.
-func startsAllowed(l *nodev1.Log) bool {
-	return slices.Contains([]string{"trusted", "recovered"}, l.GetState())
+func startsAllowed(s *nodev1.StatusResponse) bool {
+	l := s.GetLog()
+	return eventlog.State{Name: eventlog.Name(l.GetState()), Acknowledged: l.GetAcknowledged(), Class: tpm.Class(s.GetTpm().GetClass())}.AllowsStarts()
 }
 
 func statusRows(s *nodev1.StatusResponse) [][]string {
 	t, l := s.GetTpm(), s.GetLog()
+	up := ""
+	if at := s.GetStartedUnixNano(); at != 0 {
+		up = ", up " + ago(time.Since(time.Unix(0, at)))
+	}
 	rows := [][]string{
-		{"agent", fmt.Sprintf("%s, up %s", s.GetBuild(), ago(time.Since(time.Unix(0, s.GetStartedUnixNano()))))},
-		{"tpm", fmt.Sprintf("%s (%s, %s), PCR %d", t.GetDevice(), t.GetClass(), t.GetManufacturer(), t.GetPcr())},
+		{"agent", s.GetBuild() + up},
+		{"tpm", fmt.Sprintf("%s (%s, %s), PCR %d", t.GetDevice(), t.GetClass(), dash(t.GetManufacturer()), t.GetPcr())},
+	}
+	if t.GetError() != "" {
+		rows = append(rows, []string{"", printable(firstLine(t.GetError()))})
 	}
 	for _, bank := range sortedKeys(t.GetValues()) {
 		rows = append(rows, []string{"", bank + " " + t.GetValues()[bank]})
 	}
-	log := fmt.Sprintf("%s, %d records in %d batches, epoch %.12s", l.GetState(), l.GetSeq(), l.GetBatches(), l.GetEpoch())
-	rows = append(rows, []string{"log", log})
+	state := l.GetState()
+	if l.GetAcknowledged() {
+		state += " (acknowledged)"
+	}
+	rows = append(rows, []string{"log", fmt.Sprintf("%s, %d records in %d batches, epoch %.12s", state, l.GetSeq(), l.GetBatches(), l.GetEpoch())})
 	if l.GetReason() != "" {
 		rows = append(rows, []string{"", printable(l.GetReason())})
 	}
-	if !startsAllowed(l) {
+	if !startsAllowed(s) {
 		rows = append(rows, []string{"", "new starts are refused in this state"})
+	}
+	if l.GetHint() != "" {
+		rows = append(rows, []string{"", "hint: " + l.GetHint()})
 	}
 	policies := "none; defaults hold: content enforced, the rest recorded"
 	if n := len(s.GetPolicies()); n > 0 {

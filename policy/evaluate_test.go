@@ -18,7 +18,7 @@ func parsed(t *testing.T, name, spec string) *Policy {
 	return p
 }
 
-// The one sanctioned way down: namespace and digest together, and only there.
+// The sanctioned ways down: a namespace, alone or with a digest, and only there.
 func TestLoosening(t *testing.T) {
 	set := mustSet(t, parsed(t, "lab", "  match: {namespaces: [lab], images: [{digest: \""+digestA+"\"}]}\n  content: audit\n  level: privileged\n"))
 	for _, c := range []struct {
@@ -35,6 +35,13 @@ func TestLoosening(t *testing.T) {
 		if got := set.Evaluate(c.subj).Content; got != c.want {
 			t.Errorf("%+v: %s, want %s", c.subj, got, c.want)
 		}
+	}
+	dev := mustSet(t, parsed(t, "dev", "  match: {namespaces: [dev]}\n  content: off\n"))
+	if got := dev.Evaluate(Subject{Namespace: "dev"}).Content; got != Off {
+		t.Errorf("namespace alone: %s", got)
+	}
+	if got := dev.Evaluate(Subject{Namespace: "prod"}).Content; got != Enforce {
+		t.Errorf("another namespace: %s", got)
 	}
 }
 

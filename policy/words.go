@@ -21,9 +21,9 @@ type Level string
 // The levels, from the loosest to the strictest.
 const (
 	// Privileged and Baseline record host binds over image paths and OCI hooks
-	// and let them through. Privileged lets a container have, beyond that, the
-	// host's TPM device and mounts of directories that hold Sealift's own paths.
-	// The parts that tell them further apart (syscalls, network, exec) come later.
+	// and let them through. Privileged lets a container mount directories above
+	// Sealift's own, such as /, too. The parts that tell them further apart
+	// (syscalls, network, exec) come later.
 	Privileged Level = "privileged"
 	Baseline   Level = "baseline"
 	// Restricted refuses the binds and hooks that the policy does not list.
