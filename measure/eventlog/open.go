@@ -53,6 +53,9 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 		quotas: &quotas{q: c.Quota, maxBytes: c.MaxBytes, accounts: map[string]*account{}},
 	}
 	if err := l.open(ctx); err != nil {
+		if errors.Is(err, unix.ENOSPC) {
+			err = &UnavailableError{State{Name: Unavailable, Cause: CauseSpace, Reason: firstLine(err), Directory: c.Dir}, err}
+		}
 		err = fmt.Errorf("event log %s: %w", c.Dir, err)
 		if l.st != nil {
 			err = errors.Join(err, l.st.close())
@@ -333,7 +336,9 @@ func (l *Log) begin(ctx context.Context, found tpm.Values) error {
 		return err
 	}
 	if l.st != nil {
-		if err := l.st.close(); err != nil {
+		// A batch of unknown fate may stand behind what is known to be in the
+		// TPM; it stays there to be looked at.
+		if err := l.st.retire(); err != nil {
 			return errors.Join(err, st.close())
 		}
 	}

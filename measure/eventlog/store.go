@@ -182,8 +182,7 @@ func (s *store) next() error {
 		return errors.Join(err, f.Close())
 	}
 	if s.f != nil {
-		// Blocks set aside beyond the end go back.
-		if err := errors.Join(s.f.Truncate(s.size), s.f.Sync(), s.f.Close()); err != nil {
+		if err := s.retire(); err != nil {
 			return errors.Join(err, f.Close())
 		}
 	}
@@ -290,9 +289,19 @@ func tails(dir string, epoch Hash) ([]recoveredBody, error) {
 	return out, nil
 }
 
+// close keeps what is set aside: a log that is opened again on a full disk has
+// its reserve still.
 func (s *store) close() error {
 	if s.f == nil {
 		return nil
 	}
-	return errors.Join(s.f.Truncate(s.size), s.f.Sync(), s.f.Close())
+	return errors.Join(s.f.Sync(), s.f.Close())
+}
+
+// retire closes the store for good and gives back what is set aside.
+func (s *store) retire() error {
+	if s.f == nil {
+		return nil
+	}
+	return errors.Join(s.f.Truncate(s.size), s.close())
 }
