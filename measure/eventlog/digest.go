@@ -93,9 +93,9 @@ func SaltedHash(salt Hash, name string, value []byte) Hash {
 }
 
 // ItemDigest is the digest of one item of the log:
-// H(tag ‖ epoch ‖ seq ‖ pseudonym ‖ commitment), 136 bytes under the hash.
+// H(tag ‖ epoch ‖ seq ‖ pseudonym ‖ commitment), 120 bytes under the hash.
 func ItemDigest(epoch Hash, seq uint64, pseudonym, commitment Hash) Hash {
-	b := make([]byte, 0, 136)
+	b := make([]byte, 0, 120)
 	b = append(b, tagEvent...)
 	b = append(b, epoch[:]...)
 	b = binary.BigEndian.AppendUint64(b, seq)
