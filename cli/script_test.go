@@ -21,7 +21,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "layout": layout, "agent": startAgent,
+			"exits": exits, "layout": layout, "agent": startAgent, "makelog": makeLog,
 		},
 		UpdateScripts: os.Getenv("UPDATE") != "",
 	})

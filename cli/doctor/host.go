@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,9 @@ import (
 	"github.com/sealift/sealift/api/node"
 	nodev1 "github.com/sealift/sealift/api/node/v1"
 	"github.com/sealift/sealift/internal/version"
+	"github.com/sealift/sealift/measure/eventlog"
 	"github.com/sealift/sealift/measure/reference"
+	"github.com/sealift/sealift/measure/tpm"
 	"github.com/sealift/sealift/policy"
 )
 
@@ -100,14 +103,16 @@ func agent(ctx context.Context, p Paths) []Result {
 	if err != nil {
 		return one("agent", Missing, firstLine(err.Error()), "journalctl -u sealiftd")
 	}
-	detail := fmt.Sprintf("%s, log %s", s.GetBuild(), s.GetLog().GetState())
-	switch s.GetLog().GetState() {
-	case "trusted":
+	l := s.GetLog()
+	state := eventlog.State{Name: eventlog.Name(l.GetState()), Acknowledged: l.GetAcknowledged(), Class: tpm.Class(s.GetTpm().GetClass())}
+	detail := fmt.Sprintf("%s, log %s", s.GetBuild(), state.Name)
+	switch {
+	case state.Name == eventlog.Trusted:
 		return one("agent", Good, detail, "")
-	case "recovered":
-		return one("agent", Note, detail+": "+s.GetLog().GetReason(), "")
+	case state.AllowsStarts():
+		return one("agent", Note, detail+": "+l.GetReason(), l.GetHint())
 	}
-	return one("agent", Missing, detail+": "+s.GetLog().GetReason(), "sealift status; docs/operations.md says what each state means")
+	return one("agent", Missing, detail+": "+l.GetReason(), cmp.Or(l.GetHint(), "sealift status; docs/operations.md says what each state means"))
 }
 
 func policies(_ context.Context, p Paths) []Result {

@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sealift/sealift/measure/eventlog"
+)
+
+// recordText is one record as one line for a person, with the reasons of a
+// refusal on lines of their own.
+func recordText(seq uint64, r *eventlog.Record) string {
+	who := "node"
+	if r.Namespace != "" || r.Container != "" {
+		who = r.Namespace + "/" + r.Container
+	}
+	line := fmt.Sprintf("%6d  %s  %-28s  %-10s %s", seq, r.Time.UTC().Format(time.DateTime), who, r.Type, summary(r))
+	return strings.TrimRight(printable(line), " ")
+}
+
+// The bodies below name of each what a person wants to see first; the whole of
+// it is in --json.
+type launchBody struct {
+	Image *struct{ Name, Manifest string }
+	Root  struct {
+		Kind, Class, Upper string
+		Layers             []struct{}
+	}
+	Binds, Hooks []struct{}
+	Checkpoint   bool
+	Policy       struct{ Content, Level string }
+	Reasons      []reasonBody
+	WouldRefuse  []reasonBody `json:"would_refuse"`
+	MoreReasons  int          `json:"more_reasons"`
+}
+
+type reasonBody struct{ Code, Subject, Layer, Path, Message, Wanted, Found string }
+
+func (r reasonBody) String() string {
+	var b strings.Builder
+	if r.Layer != "" {
+		fmt.Fprintf(&b, "layer %s: ", short(r.Layer))
+	}
+	if r.Path != "" {
+		fmt.Fprintf(&b, "%q: ", r.Path)
+	} else if r.Subject != "" {
+		b.WriteString(r.Subject + ": ")
+	}
+	b.WriteString(r.Message)
+	if r.Wanted != "" || r.Found != "" {
+		fmt.Fprintf(&b, ": wanted %s, found %s", dash(short(r.Wanted)), dash(short(r.Found)))
+	}
+	return b.String()
+}
+
+func summary(r *eventlog.Record) string {
+	switch r.Type {
+	case "launch", "refusal":
+		var b launchBody
+		if json.Unmarshal(r.Body, &b) == nil {
+			return launchSummary(b)
+		}
+	case "started", "exec", "exec-exit", "exit", "deleted", "update", "checkpoint", "create-failed":
+		var b struct {
+			Exec, Path string
+			PID        uint32
+			Status     *uint32
+		}
+		if json.Unmarshal(r.Body, &b) == nil {
+			var parts []string
+			if b.Exec != "" {
+				parts = append(parts, b.Exec)
+			}
+			if b.PID != 0 {
+				parts = append(parts, fmt.Sprintf("pid %d", b.PID))
+			}
+			if b.Status != nil {
+				parts = append(parts, fmt.Sprintf("status %d", *b.Status))
+			}
+			if b.Path != "" {
+				parts = append(parts, b.Path)
+			}
+			return strings.Join(parts, ", ")
+		}
+	case "log-epoch":
+		var b struct{ State, Reason, Class string }
+		if json.Unmarshal(r.Body, &b) == nil {
+			return strings.TrimSuffix(fmt.Sprintf("%s TPM, %s: %s", b.Class, b.State, b.Reason), ": ")
+		}
+	case "log-foreign", "log-acknowledged", "log-recovered", "log-coalesced", "log-unproven", "log-unavailable", "log-unanswered":
+		return cut(string(r.Body), 200)
+	}
+	return cut(string(r.Body), 100)
+}
+
+func launchSummary(b launchBody) string {
+	var parts []string
+	if b.Image != nil {
+		parts = append(parts, b.Image.Name+" "+short(b.Image.Manifest))
+	} else {
+		parts = append(parts, "no image")
+	}
+	if n := len(b.Root.Layers); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d layers", n))
+	}
+	if b.Root.Class != "" {
+		parts = append(parts, "binding "+b.Root.Class)
+	}
+	if n := len(b.Binds) + len(b.Hooks); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d binds and hooks", n))
+	}
+	if b.Checkpoint {
+		parts = append(parts, "restored from a checkpoint")
+	}
+	if b.Policy.Content != "" {
+		parts = append(parts, "content "+b.Policy.Content)
+	}
+	s := strings.Join(parts, ", ")
+	for _, list := range []struct {
+		what    string
+		reasons []reasonBody
+	}{{"refused", b.Reasons}, {"would be refused", b.WouldRefuse}} {
+		for _, r := range list.reasons {
+			s += fmt.Sprintf("\n          %s: %s", list.what, r)
+		}
+	}
+	if b.MoreReasons > 0 {
+		s += fmt.Sprintf("\n          … and %d more", b.MoreReasons)
+	}
+	return s
+}
+
+func cut(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n]) + "…"
+	}
+	return s
+}
