@@ -37,11 +37,11 @@ func Private(root, namespace, id string) (PrivateBundle, error) {
 // takes them for one.
 const ownerFile = "owner"
 
-// Write makes the bundle for containerd's bundle directory owner, with config as
-// its config.json. All of it is this user's alone. Where a bundle is there already it is taken for a living
-// container's, unless stale says that its container is gone; then it is
-// replaced.
-func (b PrivateBundle) Write(owner string, config []byte, stale func() bool) error {
+// Reserve makes the bundle for containerd's bundle directory owner, still
+// without a config.json. All of it is this user's alone. Where a bundle is there
+// already it is taken for a living container's, unless stale says that its
+// container is gone; then it is replaced.
+func (b PrivateBundle) Reserve(owner string, stale func() bool) error {
 	// The mode of directories that exist is not trusted either.
 	for _, dir := range []string{filepath.Dir(filepath.Dir(b.Dir)), filepath.Dir(b.Dir)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -64,14 +64,16 @@ func (b PrivateBundle) Write(owner string, config []byte, stale func() bool) err
 	if err != nil {
 		return fmt.Errorf("private bundle: %w", err)
 	}
-	err = writeNew(filepath.Join(b.Dir, ownerFile), []byte(owner))
-	if err == nil {
-		err = writeNew(filepath.Join(b.Dir, "config.json"), config)
-	}
-	if err != nil {
+	if err := writeNew(filepath.Join(b.Dir, ownerFile), []byte(owner)); err != nil {
 		return errors.Join(err, b.Remove())
 	}
 	return nil
+}
+
+// Write writes config as the config.json of a bundle that Reserve has made. It
+// is an error if there is one.
+func (b PrivateBundle) Write(config []byte) error {
+	return writeNew(filepath.Join(b.Dir, "config.json"), config)
 }
 
 // Exists says whether the bundle has been written and not been removed.

@@ -117,8 +117,14 @@ func TestPrivateBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Write("/c/c1", []byte("one"), nil); err != nil {
+	if err := b.Reserve("/c/c1", nil); err != nil {
 		t.Fatal(err)
+	}
+	if err := b.Write([]byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Write([]byte("two")); !errors.Is(err, os.ErrExist) {
+		t.Errorf("config.json was written twice: %v", err)
 	}
 	for path, mode := range map[string]os.FileMode{root: 0o700, filepath.Join(root, "ns"): 0o700, b.Dir: 0o700, filepath.Join(b.Dir, "config.json"): 0o600} {
 		st, err := os.Lstat(path)
@@ -129,14 +135,14 @@ func TestPrivateBundle(t *testing.T) {
 			t.Errorf("%s has mode %v", path, st.Mode())
 		}
 	}
-	if err := b.Write("/c/c1", []byte("two"), func() bool { return false }); !errors.Is(err, errdefs.ErrAlreadyExists) {
+	if err := b.Reserve("/c/c1", func() bool { return false }); !errors.Is(err, errdefs.ErrAlreadyExists) {
 		t.Errorf("a living container's bundle was overwritten: %v", err)
 	}
-	if err := b.Write("/c/c1", []byte("two"), func() bool { return true }); err != nil {
+	if err := b.Reserve("/c/c1", func() bool { return true }); err != nil {
 		t.Error(err)
 	}
-	if got, err := os.ReadFile(filepath.Join(b.Dir, "config.json")); err != nil || string(got) != "two" {
-		t.Errorf("%s, %v", got, err)
+	if _, err := os.Lstat(filepath.Join(b.Dir, "config.json")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a stale config.json stays: %v", err)
 	}
 	for owner, want := range map[string]bool{"/c/c1": false, "/d/c1": true} {
 		if got, err := b.Foreign(owner); err != nil || got != want {
@@ -158,7 +164,7 @@ func TestPrivateBundle(t *testing.T) {
 	if err := os.Chmod(filepath.Join(root, "ns"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Write("/c/c1", []byte("x"), nil); err == nil {
+	if err := b.Reserve("/c/c1", nil); err == nil {
 		t.Error("wrote below a directory that is open to others")
 	}
 }

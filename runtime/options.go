@@ -18,8 +18,8 @@ const maxOptions = 1 << 20
 
 // DecodeOptions turns the options of a create request, or of a start action,
 // into runc's. They may be runc's own, runtimeoptions.v1 (a TOML file's path, or
-// the TOML itself, with the keys of runc's options), or nothing at all. Its
-// result is never nil. An unknown key or type is an error of class
+// the TOML itself, with the keys of runc's options), containerd 1.7's first kind,
+// or nothing at all. Its result is never nil. An unknown key or type is an error of class
 // errdefs.ErrInvalidArgument.
 func DecodeOptions(a *anypb.Any) (*runcoptions.Options, error) {
 	o := &runcoptions.Options{}
@@ -31,6 +31,9 @@ func DecodeOptions(a *anypb.Any) (*runcoptions.Options, error) {
 			return nil, fmt.Errorf("runc options: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 		return o, nil
+	}
+	if a.MessageName() == v1Create {
+		return decodeV1Create(a.GetValue())
 	}
 	generic := &runtimeoptions.Options{}
 	if !a.MessageIs(generic) {
@@ -103,6 +106,12 @@ func decodeTOML(body []byte, o *runcoptions.Options) error {
 	o.SystemdCgroup = t.SystemdCgroup
 	o.CriuImagePath, o.CriuWorkPath = t.CriuImagePath, t.CriuWorkPath
 	return nil
+}
+
+// SystemdRuns says whether systemd manages this host, as sd_booted(3) does.
+func SystemdRuns() bool {
+	st, err := os.Lstat("/run/systemd/system")
+	return err == nil && st.IsDir()
 }
 
 // SystemdCgroupsPath says whether a cgroupsPath has the form that only systemd

@@ -43,6 +43,9 @@ func TestDecodeOptions(t *testing.T) {
 		{"a path", packed(t, &runtimeoptions.Options{ConfigPath: file}), &runcoptions.Options{SystemdCgroup: true, Root: "/run/r"}},
 		{"a body", packed(t, &runtimeoptions.Options{ConfigBody: body}), &runcoptions.Options{BinaryName: "crun", NoPivotRoot: true, IoUid: 7, ShimCgroup: "/shims"}},
 		{"a path before a body", packed(t, &runtimeoptions.Options{ConfigPath: file, ConfigBody: body}), &runcoptions.Options{SystemdCgroup: true, Root: "/run/r"}},
+		{"1.7's first kind", &anypb.Any{TypeUrl: v1Create, Value: []byte("\x08\x01\x12\x00\x40\x01\x4a\x02/s\x50\xa0\x8d\x06\x58\x07\x62\x02/w")}, &runcoptions.Options{
+			NoPivotRoot: true, NoNewKeyring: true, ShimCgroup: "/s", IoUid: 100000, IoGid: 7, CriuWorkPath: "/w",
+		}},
 		{"neither", packed(t, &runtimeoptions.Options{TypeUrl: "x"}), &runcoptions.Options{}},
 	} {
 		got, err := DecodeOptions(c.given)
@@ -58,12 +61,41 @@ func TestDecodeOptions(t *testing.T) {
 		"unknown key":  packed(t, &runtimeoptions.Options{ConfigBody: []byte("SystemdCgroups = true")}),
 		"not TOML":     packed(t, &runtimeoptions.Options{ConfigBody: []byte("{")}),
 		"wrong kind":   packed(t, &runtimeoptions.Options{ConfigBody: []byte("IoUid = \"x\"")}),
+		"cut off":      {TypeUrl: v1Create, Value: []byte{0x4a, 0x05, 'x'}},
 		"broken":       {TypeUrl: "containerd.runc.v1.Options", Value: []byte{0xff}},
 	} {
 		if _, err := DecodeOptions(given); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%s: %v, want an invalid argument", name, err)
 		}
 	}
+}
+
+func TestDecodeCheckpointOptions(t *testing.T) {
+	want := &runcoptions.CheckpointOptions{Exit: true, OpenTcp: true, EmptyNamespaces: []string{"network", "pid"}, WorkPath: "/w", ImagePath: "/i"}
+	for name, given := range map[string]*anypb.Any{
+		"runc's own":       packed(t, want),
+		"1.7's first kind": {TypeUrl: v1Checkpoint, Value: []byte("\x08\x01\x10\x01\x32\x07network\x32\x03pid\x42\x02/w\x4a\x02/i")},
+	} {
+		got, err := DecodeCheckpointOptions(given)
+		if err != nil || !proto.Equal(got, want) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	if got, err := DecodeCheckpointOptions(nil); err != nil || !proto.Equal(got, &runcoptions.CheckpointOptions{}) {
+		t.Errorf("nil: %v, %v", got, err)
+	}
+	if _, err := DecodeCheckpointOptions(packed(t, &emptypb.Empty{})); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("another type: %v", err)
+	}
+}
+
+func FuzzV1Options(f *testing.F) {
+	f.Add([]byte("\x08\x01\x4a\x02/s"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if o, err := decodeV1Create(b); err == nil && o == nil {
+			t.Fatal("neither options nor an error")
+		}
+	})
 }
 
 func TestSystemdCgroupsPath(t *testing.T) {

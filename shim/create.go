@@ -44,8 +44,12 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	if err := s.reserve(r.ID, p.container); err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
-	if err := s.launch(ctx, p); err != nil {
+	if err := p.reserve(); err != nil {
 		s.drop(r.ID)
+		return nil, errgrpc.ToGRPC(fmt.Errorf("sealift refused %s/%s: %w", ns, r.ID, err))
+	}
+	if err := s.launch(ctx, p); err != nil {
+		s.forget(r.ID, p.container)
 		if undecided(err) {
 			// The agent may have committed what will not be made.
 			s.createFailed(ns, r.ID, err)
@@ -54,12 +58,22 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	}
 	resp, err := s.create(ctx, p)
 	if err != nil {
-		s.drop(r.ID)
+		s.forget(r.ID, p.container)
 		s.createFailed(ns, r.ID, err)
 		return nil, errgrpc.ToGRPC(err)
 	}
 	s.created(p.container)
 	return resp, nil
+}
+
+// reserve takes the container's private bundle before the agent is asked, so
+// that nothing is asked for a container whose name is taken.
+func (p *plan) reserve() error {
+	m := p.container.measured
+	return m.Private.Reserve(m.Bundle, func() bool {
+		left, err := stateLeft(p.root, p.request.ID)
+		return err == nil && !left
+	})
 }
 
 func (s *service) createFailed(namespace, id string, why error) {
@@ -115,7 +129,8 @@ func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error
 			return nil, err
 		}
 	}
-	options.SystemdCgroup = options.SystemdCgroup || runtime.SystemdCgroupsPath(cgroups)
+	// Without systemd such a path is a directory's name, as odd as it looks.
+	options.SystemdCgroup = options.SystemdCgroup || s.systemd && runtime.SystemdCgroupsPath(cgroups)
 
 	q := &taskapi.CreateTaskRequest{
 		ID: r.ID, Bundle: r.Bundle, Terminal: r.Terminal, Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr,
@@ -221,19 +236,14 @@ func (s *service) launch(ctx context.Context, p *plan) error {
 	}
 }
 
-// create makes the container from the private bundle. On an error nothing of it
-// stays.
+// create makes the container from the private bundle. On an error nothing of the
+// container stays; the bundle is its caller's to remove.
 func (s *service) create(ctx context.Context, p *plan) (*taskapi.CreateTaskResponse, error) {
 	if err := fault.Point("create.after-launch"); err != nil {
 		return nil, err
 	}
-	id := p.request.ID
-	gone := func() bool {
-		left, err := stateLeft(p.root, id)
-		return err == nil && !left
-	}
-	m := p.container.measured
-	if err := m.Private.Write(m.Bundle, p.spec.Bytes, gone); err != nil {
+	id, m := p.request.ID, p.container.measured
+	if err := m.Private.Write(p.spec.Bytes); err != nil {
 		return nil, err
 	}
 	s.monitor.Admit(m)
@@ -248,7 +258,6 @@ func (s *service) create(ctx context.Context, p *plan) (*taskapi.CreateTaskRespo
 		}
 	}
 	if err != nil {
-		s.forget(id, p.container)
 		return nil, err
 	}
 	m.SetPid(int(resp.GetPid()))

@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	eventstypes "github.com/containerd/containerd/api/events"
@@ -10,11 +11,13 @@ import (
 	cruntime "github.com/containerd/containerd/v2/core/runtime"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
+	"github.com/containerd/typeurl/v2"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
 	"github.com/sealift/sealift/internal/fault"
+	"github.com/sealift/sealift/runtime"
 )
 
 // Start runs the first instruction of a container, once that is recorded, or a
@@ -100,12 +103,21 @@ func (s *service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 	if s.get(r.ID) == nil {
 		return nil, notCreated()
 	}
+	options, err := runtime.DecodeCheckpointOptions(r.Options)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	packed, err := typeurl.MarshalAnyToProto(options)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(fmt.Errorf("checkpoint options: %w", err))
+	}
 	if err := s.record(ctx, &nodev1.ReportRequest{
-		Id: r.ID, Kind: nodev1.ReportKind_REPORT_KIND_CHECKPOINT, Path: r.Path, Detail: r.Options.GetValue(),
+		Id: r.ID, Kind: nodev1.ReportKind_REPORT_KIND_CHECKPOINT, Path: r.Path, Detail: packed.GetValue(),
 	}); err != nil {
 		return nil, err
 	}
-	resp, err := s.TTRPCTaskService.Checkpoint(ctx, r)
+	// The stock service knows only runc's own type.
+	resp, err := s.TTRPCTaskService.Checkpoint(ctx, &taskapi.CheckpointTaskRequest{ID: r.ID, Path: r.Path, Options: packed})
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,7 @@ func register(v invocation) {
 				publisher:        observed,
 				ooms:             &ooms{ctx: ic.Context, publisher: observed},
 				containerd:       v.address,
+				systemd:          runtime.SystemdRuns(),
 				containers:       map[string]*container{},
 			}, nil
 		},

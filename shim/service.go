@@ -29,6 +29,8 @@ type service struct {
 	ooms      *ooms
 	// containerd is the address of its gRPC socket.
 	containerd string
+	// systemd says whether systemd can be asked for cgroups.
+	systemd bool
 	// bundles is where private bundles lie, runtime.Bundles when empty.
 	bundles string
 

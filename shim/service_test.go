@@ -310,6 +310,7 @@ func TestCreateTranslatesOptions(t *testing.T) {
 	} {
 		b := newBench(t, "commit")
 		b.write(t, c.config)
+		b.service.systemd = true
 		r := b.request()
 		r.Options = c.options
 		if _, err := b.Create(b.ctx, r); err != nil {
