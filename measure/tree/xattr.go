@@ -3,6 +3,7 @@ package tree
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -55,16 +56,9 @@ func readAttributes(src attributeSource, path string, dir, userXattr bool, buf [
 	case n == 0:
 		return a, nil
 	}
-	ours := overlayTrusted
-	if userXattr {
-		ours = overlayUser
-	}
-	names := strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00")
-	slices.Sort(names)
-	for _, name := range names {
-		overlay := strings.HasPrefix(name, overlayTrusted) || strings.HasPrefix(name, overlayUser)
-		rule := layer.JudgeXattr(name)
-		if !overlay && rule == layer.XattrIgnored {
+	all := map[string]string{}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
+		if layer.JudgeXattr(name) == layer.XattrIgnored {
 			continue
 		}
 		n, err := src.get(name, buf)
@@ -74,19 +68,36 @@ func readAttributes(src attributeSource, path string, dir, userXattr bool, buf [
 		if err != nil {
 			return a, fmt.Errorf("extended attribute %q: %w", name, os.NewSyscallError("getxattr", err))
 		}
-		value := string(buf[:n])
-		switch {
+		all[name] = string(buf[:n])
+	}
+	return judgeAttributes(path, all, dir, userXattr), nil
+}
+
+// judgeAttributes sorts an entry's attributes into those that are part of its
+// record, marks, and those that no layer may have.
+func judgeAttributes(path string, all map[string]string, dir, userXattr bool) (a attributes) {
+	ours := overlayTrusted
+	if userXattr {
+		ours = overlayUser
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		value := all[name]
+		overlay := strings.HasPrefix(name, overlayTrusted) || strings.HasPrefix(name, overlayUser)
+		found := layer.Difference{Path: path, Found: fmt.Sprintf("%s=%.200q", name, value)}
+		switch rule := layer.JudgeXattr(name); {
 		case overlay && dir && name == ours+"opaque" && value == "y":
 			a.opaque = true
 		case overlay:
-			a.diffs = append(a.diffs, layer.Difference{Path: path, Kind: overlayKind(name), Found: fmt.Sprintf("%s=%.200q", name, value)})
+			found.Kind = overlayKind(name)
+			a.diffs = append(a.diffs, found)
 		case rule == layer.XattrKept:
 			a.kept = append(a.kept, layer.Xattr{Name: name, Value: value})
-		default:
-			a.diffs = append(a.diffs, layer.Difference{Path: path, Kind: layer.KindXattr, Found: fmt.Sprintf("%s=%.200q", name, value)})
+		case rule == layer.XattrRefused:
+			found.Kind = layer.KindXattr
+			a.diffs = append(a.diffs, found)
 		}
 	}
-	return a, nil
+	return a
 }
 
 func overlayKind(name string) string {
