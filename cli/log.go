@@ -19,7 +19,7 @@ import (
 func (a *app) log() *cobra.Command {
 	var o logOptions
 	c := &cobra.Command{
-		Use:   "log [CONTAINER]",
+		Use:   "log [[NAMESPACE/]CONTAINER]",
 		Short: "show what was recorded, and verify it against the TPM",
 		Long: `Show the event log: everything Sealift extended into its PCR since boot, oldest first. Arguments, environment and specs
 are in it as salted hashes only.
@@ -32,7 +32,8 @@ agent, unless --value gives one, as from a quote or from "tpm2_pcrread sha256:13
 With --json the stored lines are printed byte for byte; they are JSON, and what is printed without a filter is what
 --file reads.`,
 		Example: `  sealift log                                everything since boot
-  sealift log web                            one container's records
+  sealift log web                            the records of containers of this name
+  sealift log default/web                    the records of one container
   sealift log -n k8s.io --follow             a namespace's, as they come
   sealift log --verify                       does the log lead to the TPM's value?
   sealift log --json > node.log
@@ -47,7 +48,9 @@ With --json the stored lines are printed byte for byte; they are JSON, and what 
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				o.container = args[0]
+				if err := o.only(c, args[0]); err != nil {
+					return err
+				}
 			}
 			return a.runLog(c, o)
 		},
@@ -71,6 +74,20 @@ type logOptions struct {
 	from                 uint64
 	values               []string
 	device               string
+}
+
+// only limits the log to a container, named with its namespace or without.
+func (o *logOptions) only(c *cobra.Command, name string) error {
+	namespace, container, ok := strings.Cut(name, "/")
+	if !ok {
+		o.container = name
+		return nil
+	}
+	if o.namespace != "" && o.namespace != namespace {
+		return usage(c, fmt.Errorf("%q is not in namespace %q", name, o.namespace))
+	}
+	o.namespace, o.container = namespace, container
+	return nil
 }
 
 // source says where stored lines come from: the agent, a directory, a file.
@@ -214,7 +231,7 @@ func (a *app) containerIDs(ctx context.Context) []string {
 	err := a.withAgent(ctx, func(n nodev1.NodeClient) error {
 		s, err := n.Status(ctx, &nodev1.StatusRequest{})
 		for _, c := range s.GetContainers() {
-			ids = append(ids, c.GetId())
+			ids = append(ids, c.GetNamespace()+"/"+c.GetId())
 		}
 		return err
 	})

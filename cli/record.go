@@ -121,7 +121,7 @@ func launchSummary(b launchBody) string {
 	for _, list := range []struct {
 		what    string
 		reasons []reasonBody
-	}{{"refused", b.Reasons}, {"would be refused", b.WouldRefuse}} {
+	}{{"refused", b.Reasons}, {"would have been refused", b.WouldRefuse}} {
 		for _, r := range list.reasons {
 			s += fmt.Sprintf("\n          %s: %s", list.what, r)
 		}

@@ -125,7 +125,7 @@ func (a *app) containers(title string, list []*nodev1.Container) error {
 	for _, c := range list {
 		state, record := c.GetState(), "-"
 		if c.GetWouldRefuse() {
-			state += ", would be refused"
+			state += ", would have been refused"
 		}
 		if c.GetSeq() != 0 {
 			record = strconv.FormatUint(c.GetSeq(), 10)
