@@ -20,7 +20,10 @@ func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 // UnmarshalText takes 64 digits of lower-case hex and nothing else.
 func (h *Hash) UnmarshalText(text []byte) error {
 	var out Hash
-	if n, err := hex.Decode(out[:], text); len(text) != 2*len(out) || err != nil || n != len(out) {
+	if len(text) != 2*len(out) {
+		return fmt.Errorf("%.80q is not %d bytes of hex", text, len(out))
+	}
+	if _, err := hex.Decode(out[:], text); err != nil {
 		return fmt.Errorf("%q is not %d bytes of hex", text, len(out))
 	}
 	*h = out
