@@ -45,6 +45,9 @@ type Finding struct {
 
 	chain  *chain.Chain
 	signed []reference.Found
+	// clean says that the writable layer is empty, known, or the work of a
+	// container that began so.
+	clean bool
 }
 
 const (

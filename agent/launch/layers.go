@@ -27,12 +27,17 @@ type bound struct {
 	dev, ino uint64
 	digest   layer.Digest
 	binding  *tree.Binding
+	implied  []layer.Record
 }
 
 // Measured is what one directory is.
 type Measured struct {
+	// Digest is of the layer form, Tree of the cumulative form (Options.Native).
 	Digest layer.Digest
-	Class  tree.Class
+	Tree   layer.TreeDigest
+	// Implied are the attributes of directories that the layer's tar does not name.
+	Implied []layer.Record
+	Class   tree.Class
 	// Why says why the class is none.
 	Why string
 	// Hashed is false when a binding spared the hashing.
@@ -91,7 +96,7 @@ func (l *Layers) recheck(ctx context.Context, dir string, st *unix.Stat_t) (*Mea
 	if b.dev == uint64(st.Dev) && b.ino == st.Ino {
 		err = b.binding.Check(ctx)
 		if err == nil {
-			return &Measured{Digest: b.digest, Class: b.binding.Class()}, nil
+			return &Measured{Digest: b.digest, Class: b.binding.Class(), Implied: b.implied}, nil
 		}
 		if !errors.As(err, &moved) {
 			return nil, fmt.Errorf("layer directory %s: %w", dir, err)
@@ -137,10 +142,16 @@ func (l *Layers) hash(ctx context.Context, dir string, o Options) (*Measured, er
 	if err := unix.Stat(dir, &st); err != nil {
 		return nil, fmt.Errorf("layer directory %s: %w", dir, err)
 	}
-	m := &Measured{Digest: res.Manifest.Digest(), Class: res.Binding.Class(), Why: res.Binding.Reason(), Hashed: true, Differences: res.Differences}
+	m := &Measured{Implied: res.Implied, Class: res.Binding.Class(), Why: res.Binding.Reason(), Hashed: true, Differences: res.Differences}
+	if o.Native {
+		// The tree is one container's own, and about to change.
+		m.Tree = res.Manifest.TreeDigest()
+		return m, nil
+	}
+	m.Digest = res.Manifest.Digest()
 	if m.Class != tree.ClassNone && len(m.Differences) == 0 {
 		l.mu.Lock()
-		l.bound[dir] = &bound{dev: uint64(st.Dev), ino: st.Ino, digest: m.Digest, binding: res.Binding}
+		l.bound[dir] = &bound{dev: uint64(st.Dev), ino: st.Ino, digest: m.Digest, binding: res.Binding, implied: res.Implied}
 		l.mu.Unlock()
 	}
 	return m, nil

@@ -33,7 +33,7 @@ func (x *Examiner) MeasureLayers(ctx context.Context, d *inventory.Daemon, ns st
 		}
 		u := &nodev1.MeasureUpdate{Layer: l.DiffID.String(), State: "bound", Digest: m.Digest.String(), Binding: string(m.Class)}
 		if m.Digest != want || len(m.Differences) > 0 {
-			u.State, u.Reasons = "mismatch", differences(n, l, want, m)
+			u.State, u.Reasons = "mismatch", differences(layerName(n, l), want.String(), m.Digest.String(), m.Differences)
 			all = append(all, u.Reasons...)
 		}
 		if err := tell(u); err != nil {

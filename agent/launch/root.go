@@ -39,6 +39,8 @@ func (x *Examiner) root(ctx context.Context, d *inventory.Daemon, req *nodev1.La
 	f.chain = ch
 	if f.Effective.Content == policy.Off {
 		f.Record.Root.Class = unmeasured
+		r, err := chain.ExamineRoot(ch.Upper)
+		f.clean = err == nil && (r.Empty || watched.is(ch.Upper, r))
 		x.remember(req, c, ch, f)
 		return
 	}
@@ -50,7 +52,7 @@ func (x *Examiner) root(ctx context.Context, d *inventory.Daemon, req *nodev1.La
 		// That the image could not be read has been said.
 		return
 	case c.Snapshotter == "native":
-		f.Facts.Content = append(f.Facts.Content, &nodev1.Reason{Code: "snapshotter", Subject: "snapshotter native", Message: "is not measured by this version"})
+		x.native(ctx, d, req, watched, f)
 	default:
 		x.layers(ctx, d, req, f)
 		x.upper(ctx, d, req, c, watched, f)
@@ -84,6 +86,7 @@ func (x *Examiner) layers(ctx context.Context, d *inventory.Daemon, req *nodev1.
 		class   tree.Class
 	}
 	results := make([]result, len(lowers))
+	measured := make([]*Measured, len(lowers))
 	var wg sync.WaitGroup
 	for i := range lowers {
 		wg.Go(func() {
@@ -98,13 +101,17 @@ func (x *Examiner) layers(ctx context.Context, d *inventory.Daemon, req *nodev1.
 				r.reasons = append(r.reasons, layerError(image[i], lowers[i], err))
 				return
 			}
+			measured[i] = m
 			r.rec.Found, r.rec.Class, r.rec.Why, r.class = m.Digest.String(), string(m.Class), m.Why, m.Class
 			if m.Digest != want || len(m.Differences) > 0 {
-				r.reasons = append(r.reasons, differences(i, image[i], want, m)...)
+				r.reasons = append(r.reasons, differences(layerName(i, image[i]), want.String(), m.Digest.String(), m.Differences)...)
 			}
 		})
 	}
 	wg.Wait()
+	if len(lowers) > 0 {
+		f.Facts.Content = append(f.Facts.Content, x.implied(ctx, d, req.GetNamespace(), image, measured)...)
+	}
 	weakest := tree.Class("")
 	for _, r := range results {
 		f.Record.Root.Layers = append(f.Record.Root.Layers, r.rec)
@@ -203,12 +210,11 @@ var describe = map[string]string{
 // maxDifferences bounds how many files of one layer are told.
 const maxDifferences = 16
 
-func differences(n int, l inventory.Layer, want layer.Digest, m *Measured) []*nodev1.Reason {
-	name := fmt.Sprintf("%d %s", n+1, l.DiffID)
+func differences(name, want, found string, diffs []layer.Difference) []*nodev1.Reason {
 	var out []*nodev1.Reason
-	for i, d := range m.Differences {
+	for i, d := range diffs {
 		if i == maxDifferences {
-			out = append(out, &nodev1.Reason{Code: "layer-content", Layer: name, Subject: "layer", Message: fmt.Sprintf("%d more differences", len(m.Differences)-i)})
+			out = append(out, &nodev1.Reason{Code: "layer-content", Layer: name, Subject: "layer", Message: fmt.Sprintf("%d more differences", len(diffs)-i)})
 			break
 		}
 		out = append(out, &nodev1.Reason{Code: "layer-content", Layer: name, Path: "/" + d.Path, Message: describe[d.Kind],
@@ -216,10 +222,12 @@ func differences(n int, l inventory.Layer, want layer.Digest, m *Measured) []*no
 	}
 	if len(out) == 0 {
 		out = append(out, &nodev1.Reason{Code: "layer-content", Layer: name, Subject: "layer", Message: "digest differs from the image",
-			Wanted: want.String(), Found: m.Digest.String(), Hint: hintRefetch})
+			Wanted: want, Found: found, Hint: hintRefetch})
 	}
 	return out
 }
+
+func layerName(n int, l inventory.Layer) string { return fmt.Sprintf("%d %s", n+1, l.DiffID) }
 
 // upper accepts a writable layer that is empty, a checkpoint's, or the work of
 // a container that has been watched since its first start.
@@ -232,17 +240,16 @@ func (x *Examiner) upper(ctx context.Context, d *inventory.Daemon, req *nodev1.L
 		return
 	}
 	r, err := chain.ExamineRoot(f.chain.Upper)
-	restart := watched != nil && watched.Upper == f.chain.Upper && watched.Dev == r.Dev && watched.Ino == r.Ino
 	switch {
-	case restart && !r.Empty:
-		f.Record.Root.Upper = "restart"
+	case watched.is(f.chain.Upper, r) && !r.Empty:
+		f.Record.Root.Upper, f.clean = "restart", true
 		return
 	case err != nil:
 		f.content("upper", "writable layer "+f.chain.Upper, err)
 		f.Record.Root.Upper = "unexpected"
 		return
 	case r.Empty:
-		f.Record.Root.Upper = "empty"
+		f.Record.Root.Upper, f.clean = "empty", true
 		return
 	}
 	found, err := x.checkpointUpper(ctx, d, req.GetNamespace(), f)
@@ -250,7 +257,7 @@ func (x *Examiner) upper(ctx context.Context, d *inventory.Daemon, req *nodev1.L
 		f.content("upper", "writable layer "+f.chain.Upper, err)
 	}
 	if found {
-		f.Record.Root.Upper = "restored"
+		f.Record.Root.Upper, f.clean = "restored", true
 		return
 	}
 	f.Record.Root.Upper = "unexpected"
@@ -330,7 +337,7 @@ func (x *Examiner) remember(req *nodev1.LaunchRequest, c *inventory.Container, c
 	if unix.Stat(dir, &st) != nil {
 		return
 	}
-	f.Watched = &Watched{Namespace: req.GetNamespace(), ID: req.GetId(), Created: c.Created, Upper: dir, Dev: uint64(st.Dev), Ino: st.Ino}
+	f.Watched = &Watched{Namespace: req.GetNamespace(), ID: req.GetId(), Created: c.Created, Upper: dir, Dev: uint64(st.Dev), Ino: st.Ino, Clean: f.clean}
 	if f.Image != nil {
 		f.Watched.Manifest = f.Image.Manifest.String()
 	}

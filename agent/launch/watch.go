@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/sealift/sealift/measure/chain"
 )
 
 // Watched is a container whose first start this host has seen. Its writable
@@ -23,6 +25,16 @@ type Watched struct {
 	Dev   uint64 `json:"dev"`
 	Ino   uint64 `json:"ino"`
 	Seq   uint64 `json:"seq"`
+	// Clean says that the writable layer was empty or known at the first start.
+	// One that was not, and was let through in audit mode, does not become the
+	// container's own work by that.
+	Clean bool `json:"clean"`
+}
+
+// is says whether the directory is the writable layer that w began clean with;
+// nil is never.
+func (w *Watched) is(dir string, r chain.Root) bool {
+	return w != nil && w.Clean && w.Upper == dir && w.Dev == r.Dev && w.Ino == r.Ino
 }
 
 // Watch keeps the watched containers, a file for each.
