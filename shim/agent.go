@@ -8,6 +8,7 @@ import (
 
 	"github.com/sealift/sealift/api/node"
 	nodev1 "github.com/sealift/sealift/api/node/v1"
+	"github.com/sealift/sealift/internal/version"
 )
 
 // agent is what the shim needs of the agent.
@@ -55,7 +56,7 @@ var errSilent = errors.New("the agent stopped answering")
 
 func call[R any](ctx context.Context, a *nodeAgent, f func(context.Context, *node.Client) (R, error)) (R, error) {
 	var none R
-	c, err := node.Dial(ctx, a.socket, "shim", Build)
+	c, err := node.Dial(ctx, a.socket, "shim", version.Version)
 	if err != nil {
 		return none, err
 	}
@@ -88,7 +89,7 @@ func watch(ctx context.Context, c *node.Client, cancel context.CancelCauseFunc) 
 		case <-t.C:
 		}
 		hello, stop := context.WithTimeout(ctx, node.DialTimeout)
-		_, err := c.Hello(hello, &nodev1.HelloRequest{Version: node.Version, Client: "shim", Build: Build})
+		_, err := c.Hello(hello, &nodev1.HelloRequest{Version: node.Version, Client: "shim", Build: version.Version})
 		stop()
 		if err != nil && ctx.Err() == nil {
 			cancel(fmt.Errorf("%w: %w", errSilent, err))

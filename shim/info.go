@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/sealift/sealift/internal/version"
 	"github.com/sealift/sealift/runtime"
 )
 
@@ -29,7 +30,7 @@ func info(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	out := &types.RuntimeInfo{Name: Name, Version: &types.RuntimeVersion{Version: Build}}
+	out := &types.RuntimeInfo{Name: Name, Version: &types.RuntimeVersion{Version: version.Version}}
 	if given.GetTypeUrl() != "" {
 		if out.Options, err = typeurl.MarshalAnyToProto(options); err != nil {
 			return fmt.Errorf("info: options: %w", err)

@@ -13,13 +13,12 @@ import (
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	cshim "github.com/containerd/containerd/v2/pkg/shim"
+
+	"github.com/sealift/sealift/internal/version"
 )
 
 // Name is the runtime's name in containerd.
 const Name = "io.containerd.sealift.v2"
-
-// Build is the version of this build; the linker sets it.
-var Build = "devel"
 
 // invocation is the command line by which containerd runs a shim.
 type invocation struct {
@@ -71,7 +70,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx := context.Background()
 	switch {
 	case v.version:
-		fmt.Fprintf(stdout, "%s %s\n", Name, Build)
+		fmt.Fprintf(stdout, "%s %s\n", Name, version.Version)
 	case v.info:
 		err = info(ctx, stdin, stdout)
 	case v.namespace == "":

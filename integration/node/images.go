@@ -6,7 +6,6 @@ import (
 
 	"github.com/sealift/sealift/integration/host"
 	"github.com/sealift/sealift/integration/image"
-	"github.com/sealift/sealift/integration/made"
 )
 
 // registryAddress is inside, on the loopback: containerd speaks plain HTTP to it.
@@ -21,11 +20,7 @@ func (n *Node) Import(ctx context.Context, img *image.Image, args ...string) err
 // Registry starts a registry on the node's loopback that serves an image under
 // a name, and returns the reference to pull.
 func (n *Node) Registry(ctx context.Context, name string, img *image.Image) (string, error) {
-	tool, err := made.Tool(ctx, "registry")
-	if err != nil {
-		return "", err
-	}
-	if err := n.CopyFile(ctx, tool, "/usr/local/bin/registry"); err != nil {
+	if err := n.InstallTool(ctx, "registry"); err != nil {
 		return "", err
 	}
 	if _, err := n.RunCmd(ctx, host.Cmd{

@@ -160,6 +160,15 @@ func (n *Node) Install(ctx context.Context, v made.Variant) error {
 	return nil
 }
 
+// InstallTool puts one of the programs under integration/ into PATH.
+func (n *Node) InstallTool(ctx context.Context, name string) error {
+	file, err := made.Tool(ctx, name)
+	if err != nil {
+		return err
+	}
+	return n.CopyFile(ctx, file, "/usr/local/bin/"+name)
+}
+
 // containerdConfig leaves out what has nothing to do with us and cannot load
 // in a test host.
 var containerdConfig = map[Line]string{
