@@ -27,6 +27,8 @@ type pendingBatch struct {
 	digests       []Hash
 	// offset is where the batch begins in the newest segment.
 	offset int64
+	// synced is set once its bytes are on the disk.
+	synced bool
 }
 
 // commitLoop is the committer: the only goroutine that writes and extends.
@@ -198,6 +200,7 @@ func (l *Log) extend(ctx context.Context, p *pendingBatch) error {
 			if err := l.st.f.Sync(); err != nil {
 				return err
 			}
+			p.synced = true
 			break
 		}
 	}
@@ -345,6 +348,11 @@ func (l *Log) finish(p *pendingBatch) {
 	l.r.values, l.r.seq = p.after, p.batch.Last()
 	l.r.batches++
 	l.setPlace()
+	if p.synced {
+		l.mu.Lock()
+		l.state.SyncedSeq = l.r.seq
+		l.mu.Unlock()
+	}
 	select {
 	case l.dirty <- struct{}{}:
 	default:

@@ -102,44 +102,38 @@ func (l *Log) open(ctx context.Context) error {
 	}
 	var s *scan
 	var unborn []recoveredBody
-	// An epoch whose first batch never was extended is none; what came before
-	// it still counts.
+	// An epoch whose first batch never was extended is none: what came before
+	// it decides. Its bytes are kept, and told of like any tail.
 	for i := len(epochs) - 1; i >= 0 && s == nil; i-- {
 		if s, err = scanEpoch(epochs[i].path, found); err != nil {
 			return err
 		}
-		if s.epoch == nil && s.trailing == 0 && s.bad == nil {
-			s = nil
-			kept, err := tails(epochs[i].path, Hash{})
-			if err != nil {
-				return err
-			}
-			unborn = append(unborn, kept...)
+		if !s.unborn() {
+			continue
 		}
+		kept, err := keepUnborn(s)
+		if err != nil {
+			return err
+		}
+		unborn = append(unborn, kept...)
+		s = nil
 	}
 	v := l.judge(s, head, found, props)
-	if v.plan != nil {
-		l.plan = v.plan
-		for _, b := range unborn {
-			// An epoch was cut before it was born, and the one that was to tell
-			// of it did not begin either.
-			l.addOwn("", "", typeRecovered, b)
-			if l.plan.name == Trusted {
-				l.plan.name, l.plan.cause, l.plan.reason = Recovered, TailUnextended, recoveredReason(b)
-			}
-		}
-		if v.cut {
-			if err := l.cutUnborn(s); err != nil {
-				return err
-			}
-		}
-		return l.begin(ctx, found)
+	if v.plan == nil {
+		return l.resume(s, v.cut, found, unborn)
 	}
-	return l.resume(s, v.cut, found)
+	l.plan = v.plan
+	for _, b := range unborn {
+		l.addOwn("", "", typeRecovered, b)
+		if l.plan.name == Trusted {
+			l.plan.name, l.plan.cause, l.plan.reason = Recovered, TailUnextended, recoveredReason(b)
+		}
+	}
+	return l.begin(ctx, found)
 }
 
-// verdict is what Open makes of log, head file and PCR: go on (plan nil), cut
-// a tail first, or begin a new epoch.
+// verdict is what Open makes of log, head file and PCR: go on (plan nil),
+// perhaps after cutting a tail, or begin a new epoch.
 type verdict struct {
 	plan *plan
 	cut  bool
@@ -161,7 +155,7 @@ func (l *Log) judge(s *scan, head *headBody, found tpm.Values, props tpm.Propert
 
 	if head != nil && here(head.Instance, head.BootID) && (s == nil || s.epoch == nil || s.epoch.Number < head.Number) {
 		if head.ResetCount != props.ResetCount {
-			return begin(TPMReset, TPMRestarted, "%s, and the log is gone", resetReason(head.ResetCount, props.ResetCount))
+			return begin(resetName(initial), TPMRestarted, "%s, and the log is gone", resetReason(head.ResetCount, props.ResetCount))
 		}
 		return begin(HistoryLost, LogDeleted, "the log of epoch %s is gone; it had at least %d records", head.Epoch, head.Seq)
 	}
@@ -169,31 +163,18 @@ func (l *Log) judge(s *scan, head *headBody, found tpm.Values, props tpm.Propert
 		return fresh()
 	}
 	if s.epoch == nil {
-		if s.bad == nil && initial {
-			// A first batch that was torn while it was written.
-			v := begin(Recovered, TailUnextended, "the first records of an epoch were torn while they were written")
-			v.cut = true
-			return v
-		}
 		return begin(HistoryLost, LogAltered, "the log's first record cannot be read: %v", s.bad)
 	}
 	if s.epoch.ResetCount != props.ResetCount {
-		return begin(TPMReset, TPMRestarted, "%s", resetReason(s.epoch.ResetCount, props.ResetCount))
+		return begin(resetName(initial), TPMRestarted, "%s", resetReason(s.epoch.ResetCount, props.ResetCount))
 	}
 	switch {
 	case s.atEnd && s.trailing == 0 && s.bad == nil:
 		return verdict{}
 	case s.atEnd && s.unended && s.bad == nil:
 		return verdict{cut: true}
-	case s.atLast && s.lastNewest && s.trailing == 0 && s.bad == nil && s.batches > 1:
+	case s.atLast && s.lastNewest && s.trailing == 0 && s.bad == nil:
 		return verdict{cut: true}
-	case s.batches <= 1 && (s.atLast || s.matched) && s.unbornOnly():
-		v := begin(Recovered, TailUnextended, "the first records of an epoch were written and never extended")
-		if !initial {
-			v = begin(HistoryLost, PCRNotInitial, "PCR %d was already extended and no log of this boot explains it", l.c.PCR)
-		}
-		v.cut = true
-		return v
 	case initial && s.batches > 0:
 		return begin(TPMReset, PCRWasReset, "PCR %d is back at its initial value although the TPM's resetCount stands at %d", l.c.PCR, props.ResetCount)
 	case s.matched:
@@ -206,13 +187,13 @@ func (l *Log) judge(s *scan, head *headBody, found tpm.Values, props tpm.Propert
 	return begin(HistoryLost, PCRAhead, "the log ends at record %d and the PCR is ahead of it: log and state were rolled back, or somebody else extended the PCR while no agent ran", s.seq)
 }
 
-// unbornOnly says that nothing of the epoch can be in the TPM but its initial
-// value: one batch, or the beginning of one.
-func (s *scan) unbornOnly() bool {
+// unborn says that nothing of the epoch is in the TPM: it holds no line, or the
+// beginning of its first batch, or that batch with the PCR still before it.
+func (s *scan) unborn() bool {
 	if s.bad != nil {
 		return false
 	}
-	return (s.batches == 0 && s.unended) || (s.batches == 1 && s.trailing == 0 && s.lastNewest)
+	return s.batches == 0 || (s.batches == 1 && s.trailing == 0 && s.lastNewest && s.atLast)
 }
 
 func (s *scan) tailReason() string {
@@ -242,7 +223,7 @@ func (r *replay) head() *headBody {
 func (l *Log) head() *headBody { return l.r.head() }
 
 // resume goes on with an epoch the PCR agrees with.
-func (l *Log) resume(s *scan, cut bool, found tpm.Values) error {
+func (l *Log) resume(s *scan, cut bool, found tpm.Values, unborn []recoveredBody) error {
 	st, err := openStore(s.dir)
 	if err != nil {
 		return err
@@ -271,38 +252,40 @@ func (l *Log) resume(s *scan, cut bool, found tpm.Values) error {
 		// The tail that was cut began with the record of a foreign extend.
 		l.r.note(Foreign, ForeignExtend, foreignReason, l.r.seq+1)
 	}
-	l.setPlace()
-	return l.tellTails(s.dir)
-}
-
-// tellTails has a record for each kept tail that none speaks of yet.
-func (l *Log) tellTails(dir string) error {
-	kept, err := tails(dir, l.r.id)
+	kept, err := tails(s.dir, l.r.id)
 	if err != nil {
 		return err
 	}
-	for _, b := range kept {
+	// A tail of which no record speaks yet: this one, or one whose record a
+	// crash prevented.
+	for _, b := range append(unborn, kept...) {
 		if !l.r.recoveredTail[b.SHA256] {
 			l.addOwn("", "", typeRecovered, b)
 			l.r.note(Recovered, TailUnextended, recoveredReason(b), l.r.seq+1)
-			l.setPlace()
 		}
 	}
+	l.mu.Lock()
+	for ns, n := range l.r.written {
+		l.quotas.of(ns, l.c.Now()).written = n
+	}
+	l.mu.Unlock()
+	l.setPlace()
 	return nil
 }
 
-// cutUnborn empties an epoch that never began, and keeps its bytes.
-func (l *Log) cutUnborn(s *scan) error {
-	st, err := openStore(s.dir)
-	if err != nil {
-		return err
+// keepUnborn empties an epoch that never began; what it held is kept beside.
+func keepUnborn(s *scan) ([]recoveredBody, error) {
+	if s.batches > 0 || s.trailing > 0 {
+		st, err := openStore(s.dir)
+		if err != nil {
+			return nil, err
+		}
+		_, err = st.cut(s.id, 1, 0)
+		if err = errors.Join(err, st.retire()); err != nil {
+			return nil, err
+		}
 	}
-	b, err := st.cut(s.id, 1, 0)
-	if err = errors.Join(err, st.close()); err != nil {
-		return err
-	}
-	l.addOwn("", "", typeRecovered, b)
-	return nil
+	return tails(s.dir, s.id)
 }
 
 // begin starts the epoch that l.plan describes over the PCR's present value.
@@ -346,6 +329,11 @@ func (l *Log) begin(ctx context.Context, found tpm.Values) error {
 	l.r = newReplay()
 	l.r.epoch, l.r.id, l.r.values = body, body.id(), found
 	l.r.name, l.r.cause, l.r.reason = p.name, p.cause, p.reason
+	l.mu.Lock()
+	for _, a := range l.quotas.accounts {
+		a.written, a.reserve = 0, 0
+	}
+	l.mu.Unlock()
 	batch, err := l.firstBatch(ctx, p, body)
 	if err != nil {
 		return err

@@ -45,12 +45,14 @@ type replay struct {
 	items   int
 	// The state as the log's own records tell it; worse is the record that
 	// last made it so.
-	name          Name
-	cause         Cause
-	reason        string
-	acknowledged  bool
-	worse         uint64
-	blinds        map[string]Hash
+	name         Name
+	cause        Cause
+	reason       string
+	acknowledged bool
+	worse        uint64
+	blinds       map[string]Hash
+	// written counts the stored bytes of each namespace's items.
+	written       map[string]int64
 	recoveredTail map[Hash]bool
 
 	open []openItem
@@ -63,7 +65,7 @@ type openItem struct {
 }
 
 func newReplay() *replay {
-	return &replay{blinds: map[string]Hash{}, recoveredTail: map[Hash]bool{}}
+	return &replay{blinds: map[string]Hash{}, written: map[string]int64{}, recoveredTail: map[Hash]bool{}}
 }
 
 // pending says how many items were read that no batch line has closed yet.
@@ -79,7 +81,7 @@ func (r *replay) feed(text []byte) (*step, error) {
 	}
 	switch {
 	case l.Item != nil:
-		err = r.item(l.Item)
+		err = r.item(l.Item, len(text))
 		if err != nil {
 			return nil, &LineError{r.line, l.Item.Seq, err}
 		}
@@ -112,7 +114,7 @@ func (r *replay) place(epoch Hash, seq uint64) error {
 	return nil
 }
 
-func (r *replay) item(i *Item) error {
+func (r *replay) item(i *Item, size int) error {
 	rec, err := i.Open()
 	if err != nil {
 		return err
@@ -131,6 +133,7 @@ func (r *replay) item(i *Item) error {
 		return fmt.Errorf("namespace %q has two pseudonyms", rec.Namespace)
 	}
 	r.blinds[rec.Namespace] = i.Blind
+	r.written[rec.Namespace] += int64(size)
 	c := Closed{i.Epoch, i.Seq, Pseudonym(i.Epoch, i.Blind, rec.Namespace), Commitment(i.Salt, i.Record)}
 	r.open = append(r.open, openItem{c.Digest(), rec})
 	return nil

@@ -194,7 +194,7 @@ func (l *Log) diverged(ctx context.Context, found tpm.Values) (reset bool, err e
 	e := l.r.epoch
 	switch {
 	case p.ResetCount != e.ResetCount:
-		l.plan = &plan{TPMReset, TPMRestarted, resetReason(e.ResetCount, p.ResetCount), l.head()}
+		l.plan = &plan{resetName(found.Equal(l.c.Initial)), TPMRestarted, resetReason(e.ResetCount, p.ResetCount), l.head()}
 		return true, nil
 	case found.Equal(l.c.Initial) && l.r.batches > 0:
 		l.plan = &plan{TPMReset, PCRWasReset, fmt.Sprintf("PCR %d is back at its initial value although the TPM's resetCount stands at %d", l.c.PCR, p.ResetCount), l.head()}
@@ -203,6 +203,15 @@ func (l *Log) diverged(ctx context.Context, found tpm.Values) (reset bool, err e
 	l.r.note(Foreign, ForeignExtend, foreignReason, l.r.seq+1)
 	l.setPlace()
 	return false, nil
+}
+
+// resetName: a reset TPM whose PCR somebody extended since has a history that
+// no log explains.
+func resetName(initial bool) Name {
+	if initial {
+		return TPMReset
+	}
+	return HistoryLost
 }
 
 func resetReason(from, to uint32) string {

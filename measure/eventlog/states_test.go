@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,19 @@ func TestNamedStatesAtOpen(t *testing.T) {
 	}{
 		"swtpm killed and restarted": {
 			func(t *testing.T, b *bench) { b.x.Restart() },
+			eventlog.TPMReset, eventlog.TPMRestarted,
+		},
+		"swtpm killed, restarted and extended": {
+			func(t *testing.T, b *bench) { b.x.Restart(); foreign(t, b.c) },
+			eventlog.HistoryLost, eventlog.TPMRestarted,
+		},
+		"everything but the head file deleted, swtpm restarted": {
+			func(t *testing.T, b *bench) {
+				if err := os.RemoveAll(filepath.Join(b.c.Dir, "epochs")); err != nil {
+					t.Fatal(err)
+				}
+				b.x.Restart()
+			},
 			eventlog.TPMReset, eventlog.TPMRestarted,
 		},
 		"swtpm state rolled back as well": {
@@ -441,6 +455,82 @@ func TestTPMRestartWhileRunning(t *testing.T) {
 	}
 	if got := all.String(); !strings.Contains(got, "survivor") || !strings.Contains(got, `"container":"c"`) || !strings.Contains(got, `"container":"a"`) {
 		t.Errorf("follow did not go on into the new epoch: %s", got)
+	}
+}
+
+// An epoch that began and never got into the TPM does not hide why it began,
+// and one that somebody puts beside a good log does not spoil it.
+func TestUnbornEpoch(t *testing.T) {
+	x := swtpmtest.Start(t)
+	c := config(t, t.TempDir(), x.Device())
+	l := open(t, c)
+	add(t, l, event("default", "a"))
+	first := l.State()
+	closeLog(t, l)
+
+	// The first batch of another epoch, made by a log whose TPM is gone by then.
+	other := config(t, t.TempDir(), x.Device())
+	other.Device = forgetful{other.Device}
+	if _, err := eventlog.Open(t.Context(), other); err == nil {
+		t.Fatal("an epoch began without the TPM")
+	}
+	dirs, err := filepath.Glob(filepath.Join(other.Dir, "epochs", "*"))
+	if err != nil || len(dirs) != 1 {
+		t.Fatal(dirs, err)
+	}
+	unborn := filepath.Join(c.Dir, "epochs", "00000002-"+strings.Repeat("0", 16))
+	if err := os.CopyFS(unborn, os.DirFS(dirs[0])); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		l = open(t, c)
+		if s := l.State(); s.Name != eventlog.Recovered || s.Epoch != first.Epoch || !s.AllowsStarts() {
+			t.Fatalf("beside an unborn epoch: %+v", s)
+		}
+		add(t, l, event("default", "b"))
+		closeLog(t, l)
+		lines, err := eventlog.Lines(c.Dir, first.Epoch.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := eventlog.Verify(lines, readPCR(t, c))
+		if err != nil || r.Match != eventlog.MatchEnd || r.Records != uint64(4+i) {
+			t.Errorf("replay %+v, %v", r, err)
+		}
+	}
+
+	x.Restart()
+	c.Device = forgetful{c.Device}
+	if _, err := eventlog.Open(t.Context(), c); err == nil {
+		t.Fatal("an epoch began without the TPM")
+	}
+	c.Device = c.Device.(forgetful).Device
+	l = open(t, c)
+	if s := l.State(); s.Name != eventlog.TPMReset || s.Cause != eventlog.TPMRestarted {
+		t.Errorf("after an epoch that could not begin: %+v", s)
+	}
+}
+
+// What is opened is closed again: descriptors and goroutines stay as they were.
+func TestNothingLeaks(t *testing.T) {
+	c := config(t, t.TempDir(), swtpmtest.Start(t).Device())
+	count := func() (int, int) {
+		time.Sleep(50 * time.Millisecond) // the idle socket is let go
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds), runtime.NumGoroutine()
+	}
+	closeLog(t, open(t, c))
+	fds, routines := count()
+	for range 20 {
+		l := open(t, c)
+		add(t, l, event("default", "a"))
+		closeLog(t, l)
+	}
+	if f, r := count(); f > fds || r > routines {
+		t.Errorf("%d descriptors and %d goroutines, before %d and %d", f, r, fds, routines)
 	}
 }
 
