@@ -13,6 +13,10 @@ import (
 // from the layers below theirs, so it can only be told of a whole chain. It says
 // nothing while a layer is missing or wrong: that has been said.
 func (x *Examiner) implied(ctx context.Context, d *inventory.Daemon, ns string, image []inventory.Layer, measured []*Measured) []*nodev1.Reason {
+	key := chainKey(measured)
+	if x.Layers.isJudged(key) {
+		return nil
+	}
 	found := make([]layer.Found, len(measured))
 	var out []*nodev1.Reason
 	for i, m := range measured {
@@ -44,6 +48,9 @@ func (x *Examiner) implied(ctx context.Context, d *inventory.Daemon, ns string, 
 		if diffs := layer.CheckImplied(found[i], below); len(diffs) > 0 {
 			out = append(out, differences(layerName(i, image[i]), "", "", diffs)...)
 		}
+	}
+	if len(out) == 0 {
+		x.Layers.setJudged(key)
 	}
 	return out
 }

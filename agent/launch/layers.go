@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/singleflight"
@@ -21,6 +23,10 @@ type Layers struct {
 	flight  singleflight.Group
 	mu      sync.Mutex
 	bound   map[string]*bound
+	serial  uint64
+	// judged are the chains, by their layers' serials, whose implied directories
+	// were found right.
+	judged map[string]bool
 }
 
 type bound struct {
@@ -28,6 +34,8 @@ type bound struct {
 	digest   layer.Digest
 	binding  *tree.Binding
 	implied  []layer.Record
+	// serial is this binding's own: one made later has another.
+	serial uint64
 }
 
 // Measured is what one directory is.
@@ -42,38 +50,50 @@ type Measured struct {
 	Why string
 	// Hashed is false when a binding spared the hashing.
 	Hashed bool
+	// serial names the binding; 0 where nothing is bound.
+	serial uint64
 	// Differences from the reference, when the digest is not the reference's.
 	Differences []layer.Difference
 }
 
 // NewLayers makes an empty memory; workers 0 hashes on all cores.
 func NewLayers(workers int) *Layers {
-	return &Layers{workers: workers, bound: map[string]*bound{}}
+	return &Layers{workers: workers, bound: map[string]*bound{}, judged: map[string]bool{}}
 }
 
 // Options say how a directory is to be measured.
 type Options struct {
-	// Want returns the reference manifest; it is called only for hashing.
-	Want     func() (*layer.Manifest, error)
+	// Wanted is the reference, and Want returns its manifest; it is called only
+	// for hashing.
+	Wanted layer.Digest
+	Want   func() (*layer.Manifest, error)
+	// Blob says that the path is an EROFS image and no directory.
+	Blob     bool
 	Native   bool
 	Force    bool
 	Progress func(files, bytes int64)
 }
 
-// Measure returns what dir measures to. Concurrent calls for one directory
-// hash it once.
+// Measure returns what the layer at path measures to. Concurrent calls for one
+// layer hash it once.
 func (l *Layers) Measure(ctx context.Context, dir string, o Options) (*Measured, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
-		return nil, fmt.Errorf("layer directory %s: %w", dir, err)
+		return nil, fmt.Errorf("layer %s: %w", dir, err)
 	}
 	if !o.Force {
-		if m, err := l.recheck(ctx, dir, &st); m != nil || err != nil {
-			return m, err
+		m, err := l.recheck(ctx, dir, &st)
+		if err != nil {
+			return nil, err
+		}
+		// One that is bound to something else is hashed again, to say which files
+		// differ from what is wanted now.
+		if m != nil && m.Digest == o.Wanted {
+			return m, nil
 		}
 	}
 	select {
-	case r := <-l.flight.DoChan(dir, func() (any, error) { return l.hash(context.WithoutCancel(ctx), dir, o) }):
+	case r := <-l.flight.DoChan(dir+" "+o.Wanted.String(), func() (any, error) { return l.hash(context.WithoutCancel(ctx), dir, o) }):
 		if r.Err != nil {
 			return nil, r.Err
 		}
@@ -96,10 +116,10 @@ func (l *Layers) recheck(ctx context.Context, dir string, st *unix.Stat_t) (*Mea
 	if b.dev == uint64(st.Dev) && b.ino == st.Ino {
 		err = b.binding.Check(ctx)
 		if err == nil {
-			return &Measured{Digest: b.digest, Class: b.binding.Class(), Implied: b.implied}, nil
+			return &Measured{Digest: b.digest, Class: b.binding.Class(), Implied: b.implied, serial: b.serial}, nil
 		}
 		if !errors.As(err, &moved) {
-			return nil, fmt.Errorf("layer directory %s: %w", dir, err)
+			return nil, fmt.Errorf("layer %s: %w", dir, err)
 		}
 	}
 	l.drop(dir, b)
@@ -111,10 +131,18 @@ func (l *Layers) drop(dir string, b *bound) {
 	defer l.mu.Unlock()
 	if l.bound[dir] == b {
 		delete(l.bound, dir)
+		release(b)
 	}
 }
 
-// Prune drops the bindings of directories that are gone.
+// release gives back what a binding holds: of a blob, its file and lease.
+func release(b *bound) {
+	if err := b.binding.Close(); err != nil {
+		slog.Warn("closing a binding", "err", err)
+	}
+}
+
+// Prune drops the bindings of layers that are gone.
 func (l *Layers) Prune() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -122,6 +150,7 @@ func (l *Layers) Prune() {
 		var st unix.Stat_t
 		if unix.Lstat(dir, &st) != nil || uint64(st.Dev) != b.dev || st.Ino != b.ino {
 			delete(l.bound, dir)
+			release(b)
 		}
 	}
 }
@@ -134,13 +163,23 @@ func (l *Layers) hash(ctx context.Context, dir string, o Options) (*Measured, er
 			return nil, err
 		}
 	}
-	res, err := tree.Measure(ctx, dir, tree.Options{Want: want, Workers: l.workers, Native: o.Native, Progress: o.Progress})
+	measure := tree.Measure
+	if o.Blob {
+		measure = tree.MeasureBlob
+	}
+	res, err := measure(ctx, dir, tree.Options{Want: want, Workers: l.workers, Native: o.Native, Progress: o.Progress})
 	if err != nil {
 		return nil, err
 	}
+	keep := false
+	defer func() {
+		if !keep {
+			release(&bound{binding: res.Binding})
+		}
+	}()
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
-		return nil, fmt.Errorf("layer directory %s: %w", dir, err)
+		return nil, fmt.Errorf("layer %s: %w", dir, err)
 	}
 	m := &Measured{Implied: res.Implied, Class: res.Binding.Class(), Why: res.Binding.Reason(), Hashed: true, Differences: res.Differences}
 	if o.Native {
@@ -151,10 +190,49 @@ func (l *Layers) hash(ctx context.Context, dir string, o Options) (*Measured, er
 	m.Digest = res.Manifest.Digest()
 	if m.Class != tree.ClassNone && len(m.Differences) == 0 {
 		l.mu.Lock()
-		l.bound[dir] = &bound{dev: uint64(st.Dev), ino: st.Ino, digest: m.Digest, binding: res.Binding, implied: res.Implied}
+		if old := l.bound[dir]; old != nil {
+			release(old)
+		}
+		keep = true
+		l.serial++
+		m.serial = l.serial
+		l.bound[dir] = &bound{dev: uint64(st.Dev), ino: st.Ino, digest: m.Digest, binding: res.Binding, implied: res.Implied, serial: l.serial}
 		l.mu.Unlock()
 	}
 	return m, nil
+}
+
+// chainKey names a chain of bound layers; it is empty when one is not bound.
+func chainKey(measured []*Measured) string {
+	var b strings.Builder
+	for _, m := range measured {
+		if m == nil || m.serial == 0 {
+			return ""
+		}
+		fmt.Fprintf(&b, "%d ", m.serial)
+	}
+	return b.String()
+}
+
+// maxJudged bounds the memory of chains; it is forgotten as a whole.
+const maxJudged = 8192
+
+func (l *Layers) isJudged(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return key != "" && l.judged[key]
+}
+
+func (l *Layers) setJudged(key string) {
+	if key == "" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.judged) >= maxJudged {
+		clear(l.judged)
+	}
+	l.judged[key] = true
 }
 
 // classes are the binding classes, weakest first.

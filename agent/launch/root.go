@@ -136,10 +136,7 @@ func (x *Examiner) layer(ctx context.Context, d *inventory.Daemon, ns string, lo
 			return nil, want, &disagreement{Signed: s, Computed: want}
 		}
 	}
-	if lower.Blob != "" {
-		return nil, want, fmt.Errorf("EROFS blob %s: is not measured by this version", lower.Blob)
-	}
-	m, err := x.Layers.Measure(ctx, lower.Dir, Options{Force: force, Progress: progress,
+	m, err := x.Layers.Measure(ctx, lower.Path(), Options{Blob: lower.Blob != "", Force: force, Progress: progress, Wanted: want,
 		Want: func() (*layer.Manifest, error) { return x.References.Manifest(ctx, ns, l, want, d) }})
 	return m, want, err
 }
