@@ -50,7 +50,8 @@ func (r *register) Properties(context.Context) (tpm.Properties, error) {
 	return tpm.Properties{Manufacturer: "MEM", Safe: true}, nil
 }
 
-// writeLog writes a small log in dir: one start, one refusal, one exit.
+// writeLog writes a small log in dir: one start, one refusal, one exit, and
+// what the node says of itself.
 func writeLog(ctx context.Context, dir string, d tpm.Device) error {
 	l, err := eventlog.Open(ctx, eventlog.Config{Dir: dir, Device: d, PCR: 13, BootID: "boot", Instance: "host", Watch: -1})
 	if err != nil {
@@ -77,6 +78,18 @@ func writeLog(ctx context.Context, dir string, d tpm.Device) error {
 		Root    root     `json:"root"`
 		Reasons []reason `json:"reasons,omitempty"`
 	}
+	type named struct {
+		Name string `json:"name"`
+	}
+	type census struct {
+		Launched  int     `json:"launched"`
+		Bypassing []named `json:"bypassing,omitempty"`
+	}
+	type start struct {
+		Build    string  `json:"build"`
+		Vouched  string  `json:"vouched"`
+		Policies []named `json:"policies,omitempty"`
+	}
 	web := &img{"web:1", "sha256:" + strings.Repeat("ab", 32)}
 	for _, e := range []eventlog.Event{
 		{Type: "launch", Namespace: "default", Container: "web", Start: true, Body: body{Image: web, Root: root{"tree", make([]struct{}, 2)}}, Salted: map[string][]byte{"spec": []byte("secret")}},
@@ -84,6 +97,10 @@ func writeLog(ctx context.Context, dir string, d tpm.Device) error {
 		{Type: "exit", Namespace: "default", Container: "web", Reserved: true, Body: struct {
 			Status uint32 `json:"status"`
 		}{7}},
+		{Type: "agent-start", Body: start{"v1", "self-reported", []named{{"base"}}}},
+		{Type: "policy", Body: start{}},
+		{Type: "census", Body: census{3, make([]named, 1)}},
+		{Type: "novel", Body: named{"something"}},
 	} {
 		if _, err := l.Append(ctx, e); err != nil {
 			return err
@@ -122,7 +139,7 @@ func TestVerifyReadsTheTPM(t *testing.T) {
 			t.Errorf("status %d, %s%s", code, &out, &errs)
 		}
 	}
-	verify(OK, "proven: the value follows from the log, records 1 to 4")
+	verify(OK, "proven: the value follows from the log, records 1 to 8")
 	if err := d.Extend(t.Context(), 13, tpm.HashAll(d.Banks(), []byte("somebody else"))); err != nil {
 		t.Fatal(err)
 	}

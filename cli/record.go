@@ -84,6 +84,42 @@ func summary(r *eventlog.Record) string {
 			}
 			return strings.Join(parts, ", ")
 		}
+	case "agent-start":
+		var b struct {
+			Build, Vouched string
+			TPM            struct{ Class string }
+			Policies       []namedBody
+		}
+		if json.Unmarshal(r.Body, &b) == nil {
+			return fmt.Sprintf("sealiftd %s (%s), %s TPM, %s", b.Build, b.Vouched, b.TPM.Class, policyNames(b.Policies))
+		}
+	case "policy":
+		var b struct{ Policies []namedBody }
+		if json.Unmarshal(r.Body, &b) == nil {
+			return policyNames(b.Policies)
+		}
+	case "reference":
+		var b struct {
+			Name     string
+			Version  uint64
+			SignedBy []string `json:"signed_by"`
+		}
+		if json.Unmarshal(r.Body, &b) == nil {
+			return fmt.Sprintf("%s version %d imported, signed by %s", b.Name, b.Version, strings.Join(b.SignedBy, ", "))
+		}
+	case "census":
+		var b struct {
+			Launched  int
+			Bypassing []struct{ Namespace, ID, Runtime string }
+			More      int
+		}
+		if json.Unmarshal(r.Body, &b) == nil {
+			s := fmt.Sprintf("%d through Sealift, %d not", b.Launched, len(b.Bypassing)+b.More)
+			for _, x := range b.Bypassing {
+				s += fmt.Sprintf("\n          not through Sealift: %s/%s (%s)", x.Namespace, x.ID, x.Runtime)
+			}
+			return s
+		}
 	case "log-epoch":
 		var b struct{ State, Reason, Class string }
 		if json.Unmarshal(r.Body, &b) == nil {
@@ -95,6 +131,27 @@ func summary(r *eventlog.Record) string {
 	return cut(string(r.Body), 100)
 }
 
+type namedBody struct{ Name string }
+
+func policyNames(list []namedBody) string {
+	if len(list) == 0 {
+		return "no policies"
+	}
+	names := make([]string, len(list))
+	for i, p := range list {
+		names[i] = p.Name
+	}
+	return count(len(list), "policy", "policies") + ": " + strings.Join(names, ", ")
+}
+
+// count is n with the word for it.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 func launchSummary(b launchBody) string {
 	var parts []string
 	if b.Image != nil {
@@ -103,13 +160,13 @@ func launchSummary(b launchBody) string {
 		parts = append(parts, "no image")
 	}
 	if n := len(b.Root.Layers); n > 0 {
-		parts = append(parts, fmt.Sprintf("%d layers", n))
+		parts = append(parts, count(n, "layer", "layers"))
 	}
 	if b.Root.Class != "" {
 		parts = append(parts, "binding "+b.Root.Class)
 	}
 	if n := len(b.Binds) + len(b.Hooks); n > 0 {
-		parts = append(parts, fmt.Sprintf("%d binds and hooks", n))
+		parts = append(parts, count(n, "bind or hook", "binds and hooks"))
 	}
 	if b.Checkpoint {
 		parts = append(parts, "restored from a checkpoint")
