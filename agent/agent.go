@@ -56,6 +56,7 @@ type Agent struct {
 	images   *images
 	policies atomic.Pointer[policy.Set]
 	recount  chan struct{}
+	gather   *gather
 
 	mu        sync.Mutex
 	bypassing []bypass
@@ -64,7 +65,7 @@ type Agent struct {
 
 // Run serves until ctx ends. It calls ready once containers can start.
 func Run(ctx context.Context, cfg *config.Config, build string, ready func()) error {
-	a := &Agent{build: build, started: time.Now(), config: cfg, recount: make(chan struct{}, 1)}
+	a := &Agent{build: build, started: time.Now(), config: cfg, recount: make(chan struct{}, 1), gather: newGather()}
 	if err := a.open(ctx); err != nil {
 		return errors.Join(err, a.close())
 	}

@@ -39,7 +39,10 @@ func (s *shimService) Launch(ctx context.Context, req *nodev1.LaunchRequest) (*n
 	}
 	a := s.a
 	start := time.Now()
+	leave := a.gather.enter()
 	f := a.examiner.Examine(ctx, req)
+	leave()
+	a.gather.wait(ctx)
 	if err := fault.Point("launch.measured"); err != nil {
 		return nil, err
 	}
@@ -52,8 +55,10 @@ func (s *shimService) Launch(ctx context.Context, req *nodev1.LaunchRequest) (*n
 	f.Record.SetVerdict(v.Reasons, v.WouldRefuse)
 	log := slog.With("namespace", req.GetNamespace(), "container", req.GetId())
 
+	recording := time.Now()
 	if !v.Allowed {
 		seq, err := a.log.Append(ctx, eventlog.Event{Type: "refusal", Namespace: tenant(req), Container: bounded(req.GetId()), Body: f.Record, Reserved: true})
+		a.gather.took(time.Since(recording))
 		if err != nil {
 			// It stays a refusal; that it could not be recorded is one more reason.
 			v.Reasons = append(v.Reasons, logReason(err))
@@ -67,6 +72,7 @@ func (s *shimService) Launch(ctx context.Context, req *nodev1.LaunchRequest) (*n
 		log.Error("not recorded", "phase", "launch", "err", err)
 		return refused(0, []*nodev1.Reason{logReason(err)}), nil
 	}
+	a.gather.took(time.Since(recording))
 	if err := a.admit(req, f, seq, len(v.WouldRefuse) > 0); err != nil {
 		log.Error("not remembered", "phase", "launch", "err", err)
 		return refused(0, []*nodev1.Reason{{Code: "state", Subject: "agent state", Message: err.Error(), Hint: "see whether /run and /var/lib/sealift have space left"}}), nil
