@@ -8,7 +8,7 @@ import (
 )
 
 // Record is the body of the log's "launch" and "refusal" events. Its fields are
-// documented in docs/event-log.md.
+// documented in docs/records.md.
 type Record struct {
 	Image *ImageRecord `json:"image,omitempty"`
 	Root  RootRecord   `json:"root"`
