@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -164,8 +165,20 @@ type field struct {
 	omitEmpty bool
 }
 
-// fieldsOf lists what json tags name, embedded structs flattened.
+// fields caches fieldsOf by type.
+var fields sync.Map
+
 func fieldsOf(t reflect.Type) []field {
+	if f, ok := fields.Load(t); ok {
+		return f.([]field)
+	}
+	f := listFields(t)
+	fields.Store(t, f)
+	return f
+}
+
+// listFields lists what json tags name, embedded structs flattened.
+func listFields(t reflect.Type) []field {
 	var out []field
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -175,7 +188,7 @@ func fieldsOf(t reflect.Type) []field {
 			continue
 		}
 		if f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct {
-			for _, sub := range fieldsOf(f.Type) {
+			for _, sub := range listFields(f.Type) {
 				sub.index = append([]int{i}, sub.index...)
 				out = append(out, sub)
 			}

@@ -42,7 +42,7 @@ func TestVectors(t *testing.T) {
 	data := EventData(epoch, 1, []Hash{item})
 	list := []tpm.Bank{tpm.SHA1, tpm.SHA256, tpm.SHA384}
 	after := tpm.Zero(list).Extended(tpm.HashAll(list, data))
-	line := Line{Item: &Item{epoch, 1, same(2), same(3), []Salt{{"env", same(4)}}, record}}
+	line := Line{Item: &Item{Epoch: epoch, Seq: 1, Blind: same(2), Salt: same(3), Salts: []Salt{{"env", same(4)}}, Record: record}}
 	itemLine, err := line.Encode()
 	if err != nil {
 		t.Fatal(err)

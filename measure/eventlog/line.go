@@ -31,6 +31,9 @@ type Item struct {
 	Salts []Salt `json:"salts"`
 	// Record is the exact text the commitment is over.
 	Record Raw `json:"record"`
+
+	// opened is the record once it was decoded.
+	opened *Record
 }
 
 // Salt is the salt of one salted value.
@@ -196,8 +199,12 @@ func (l *Line) Encode() ([]byte, error) {
 	return Marshal(l)
 }
 
-// Open decodes the item's record and checks its form.
+// Open decodes the item's record and checks its form. The record is the item's
+// own: it is decoded once.
 func (i *Item) Open() (*Record, error) {
+	if i.opened != nil {
+		return i.opened, nil
+	}
 	r, err := DecodeRecord(i.Record)
 	if err != nil {
 		return nil, err
@@ -210,6 +217,7 @@ func (i *Item) Open() (*Record, error) {
 			return nil, fmt.Errorf("item %d: salt %q stands at the place of %q", i.Seq, s.Name, r.Salted[k].Name)
 		}
 	}
+	i.opened = r
 	return r, nil
 }
 

@@ -174,7 +174,15 @@ func (p *parser) string() (string, error) {
 		return "", err
 	}
 	start := p.i
-	var text []byte
+	for p.i < len(p.b) && p.b[p.i] >= 0x20 && p.b[p.i] < 0x7f && p.b[p.i] != '"' && p.b[p.i] != '\\' {
+		p.i++
+	}
+	if p.peek() == '"' {
+		// Plain ASCII has one spelling.
+		p.i++
+		return string(p.b[start : p.i-1]), nil
+	}
+	text := append([]byte(nil), p.b[start:p.i]...)
 	for {
 		if p.i >= len(p.b) {
 			return "", errors.New("string without an end")

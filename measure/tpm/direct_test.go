@@ -3,7 +3,10 @@ package tpm_test
 import (
 	"context"
 	"errors"
+	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -194,6 +197,76 @@ func TestRefusedCommand(t *testing.T) {
 	var r *tpm.ResponseError
 	if !errors.As(err, &r) {
 		t.Fatalf("extend of PCR 17: %v", err)
+	}
+}
+
+// Warnings that ask for the same command again are obeyed within the timeout.
+func TestTransientWarnings(t *testing.T) {
+	x := swtpmtest.Start(t)
+	p := swtpmtest.NewProxy(t, x)
+	d := open(t, p.Device(), tpm.Options{Timeout: 300 * time.Millisecond})
+	for name, rc := range map[string]uint32{"TPM_RC_RETRY": 0x922, "TPM_RC_TESTING": 0x90A, "TPM_RC_YIELDED": 0x908} {
+		left := 3
+		p.Answer(func(code uint32) (uint32, bool) {
+			left--
+			return rc, code == swtpmtest.PCRExtend && left >= 0
+		})
+		before := read(t, d)
+		left = 3
+		digests := tpm.HashAll(d.Banks(), []byte(name))
+		if err := d.Extend(t.Context(), pcr, digests); err != nil {
+			t.Errorf("%s three times: %v", name, err)
+		}
+		p.Answer(nil)
+		if v := read(t, d); !v.Equal(before.Extended(digests)) {
+			t.Errorf("%s: extended otherwise than once", name)
+		}
+		p.Answer(func(uint32) (uint32, bool) { return rc, true })
+		var late *tpm.TimeoutError
+		if _, err := d.ReadPCR(t.Context(), pcr); !errors.As(err, &late) {
+			t.Errorf("%s for ever: %v", name, err)
+		}
+		p.Answer(nil)
+	}
+}
+
+// A response that is not one must be an error, not a value.
+func TestRubbishOnTheSocket(t *testing.T) {
+	for name, response := range map[string]string{
+		"nothing":       "",
+		"short header":  "\x80\x01\x00",
+		"huge size":     "\x80\x01\xff\xff\xff\xff\x00\x00\x00\x00",
+		"tiny size":     "\x80\x01\x00\x00\x00\x01\x00\x00\x00\x00",
+		"empty success": "\x80\x01\x00\x00\x00\x0a\x00\x00\x00\x00",
+	} {
+		dir, err := os.MkdirTemp("", "rubbish")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		l, err := net.Listen("unix", filepath.Join(dir, "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				if _, err := c.Read(make([]byte, 4096)); err == nil {
+					_, _ = c.Write([]byte(response)) // the client may have left
+				}
+				c.Close()
+			}
+		}()
+		d, err := tpm.OpenWith(t.Context(), "unix:"+filepath.Join(dir, "s"), tpm.Options{Timeout: 300 * time.Millisecond})
+		if err == nil {
+			t.Errorf("%s: opened as %v", name, d.Banks())
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
