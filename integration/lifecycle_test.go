@@ -1,0 +1,195 @@
+package integration
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealift/sealift/integration/host"
+	"github.com/sealift/sealift/integration/image"
+	"github.com/sealift/sealift/integration/made"
+	"github.com/sealift/sealift/integration/node"
+)
+
+// A daemon that is killed and comes back finds every container as it was, those
+// that ended meanwhile too.
+func TestDaemonRestart(t *testing.T) {
+	for _, line := range node.Lines {
+		t.Run(string(line), func(t *testing.T) {
+			n := newNode(t, node.Options{Name: "restart", Line: line})
+			for _, rt := range []runtime{byName, byPath} {
+				t.Run(rt.name, func(t *testing.T) {
+					s := subject{n, rt, t}
+					s.create("stays", "--", "sleep", "600")
+					s.create("ends", "--", "sh", "-c", "while [ ! -e /go ]; do sleep 0.1; done; exit 5")
+					if err := n.Containerd.Kill(); err != nil {
+						t.Fatal(err)
+					}
+					s.sh("touch /proc/$(pgrep -f '^sh -c while')/root/go")
+					s.eventually("it ended", "! pgrep -f '^sh -c while'")
+					if err := n.StartContainerd(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					s.sh("ctr task ls | grep -q 'stays.*RUNNING'; ctr task exec --exec-id after stays true")
+					if out := s.sh("ctr task delete ends 2>&1; ctr container delete ends"); !strings.Contains(out, "exit code 5") {
+						t.Errorf("the exit status is lost: %q", out)
+					}
+					s.remove("stays")
+					nothingLeft(s)
+				})
+			}
+			logHolds(subject{n, byName, t}, "trusted")
+		})
+	}
+}
+
+// An upgrade replaces the files while old shims run: the new agent must go on
+// serving them, and the old agent a new shim.
+func TestOldShimNewAgent(t *testing.T) {
+	n := newNode(t, node.Options{Name: "upgrade"})
+	s := subject{n, byName, t}
+	s.create("old", "--", "sleep", "600")
+	if err := n.Install(t.Context(), made.Faults); err != nil {
+		t.Fatal(err)
+	}
+	s.create("new-shim-old-agent", "--", "sleep", "600")
+	restartAgent(s)
+	s.create("new", "--", "sleep", "600")
+	for _, id := range []string{"old", "new-shim-old-agent", "new"} {
+		s.sh("ctr task exec --exec-id after %s true", id)
+		s.remove(id)
+	}
+	nothingLeft(s)
+	s.sh("sealift log default/old | grep -q exec")
+	logHolds(s, "trusted")
+}
+
+func restartAgent(s subject) {
+	s.t.Helper()
+	if err := s.Agent.Stop(5 * time.Second); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.StartAgent(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// While the agent restarts, containers run on, and what happened to them
+// meanwhile reaches the log.
+func TestAgentAway(t *testing.T) {
+	n := newNode(t, node.Options{Name: "away"})
+	s := subject{n, byName, t}
+	s.create("stays", "--", "sleep", "600")
+	s.create("ends", "--", "sleep", "600")
+	if err := n.Agent.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	refusedWithin(s, 2*time.Second, "hint:")
+	if _, err := n.Ctr(t.Context(), "task", "exec", "--exec-id", "no", "stays", "true"); err == nil {
+		t.Error("an exec went through that nobody recorded")
+	}
+	s.sh("ctr task kill -s KILL ends")
+	s.eventually("it ended", "ctr task ls | grep -q 'ends.*STOPPED'")
+	if err := n.StartAgent(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.sh("ctr task exec --exec-id yes stays true")
+	s.eventually("the exit is in the log", "sealift log default/ends | grep -q exit")
+	s.remove("stays")
+	s.sh("ctr task delete ends || true; ctr container delete ends")
+	nothingLeft(s)
+	logHolds(s, "trusted")
+}
+
+// A TPM that does not answer stops starts, quickly and with a hint, and nothing
+// else.
+func TestTPMAway(t *testing.T) {
+	n := newNode(t, node.Options{Name: "tpm-away"})
+	s := subject{n, byName, t}
+	s.create("stays", "--", "sleep", "600")
+	if err := n.TPM.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	refusedWithin(s, 2*time.Second, "hint:")
+	s.sh("ctr task ls | grep -q 'stays.*RUNNING'")
+	if err := n.TPM.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("starts go through again", "ctr run --rm --runtime %s %s again true", s.ctr, image.TinyName)
+	s.remove("stays")
+	nothingLeft(s)
+}
+
+// A TPM that was restarted holds nothing of the log: that is its own state, no
+// start is let through, and what runs is listed as unproven.
+func TestTPMKilled(t *testing.T) {
+	n := newNode(t, node.Options{Name: "tpm-killed"})
+	s := subject{n, byName, t}
+	s.create("stays", "--", "sleep", "600")
+	if err := n.TPM.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.StartTPM(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	refusedWithin(s, 2*time.Second, "hint:")
+	s.sh("sealift status | grep -qi unproven")
+	if state := s.sh("sealift status --json | jq -r .log.state"); state == "trusted" {
+		t.Errorf("the log is called %s", state)
+	}
+	s.remove("stays")
+}
+
+// refusedWithin starts a container and wants a refusal in time.
+func refusedWithin(s subject, limit time.Duration, words ...string) {
+	s.t.Helper()
+	began := time.Now()
+	_, err := s.Ctr(s.t.Context(), "run", "--rm", "--runtime", s.ctr, image.TinyName, "refused", "true")
+	took := time.Since(began)
+	var exit *host.ExitError
+	if !errors.As(err, &exit) {
+		s.t.Fatalf("want a refusal, got %v", err)
+	}
+	for _, w := range words {
+		if !strings.Contains(exit.Output(), w) {
+			s.t.Errorf("the refusal does not say %q:\n%s", w, exit.Output())
+		}
+	}
+	if took > limit {
+		s.t.Errorf("the refusal took %s, limit %s", took, limit)
+	}
+	s.sh("! ctr task ls -q | grep -q refused; ! ctr container ls -q | grep -q refused || ctr container delete refused")
+}
+
+// A killed shim's containers die with it, as with the stock shim; that is
+// recorded, and nothing stays.
+func TestShimKilled(t *testing.T) {
+	for _, line := range node.Lines {
+		t.Run(string(line), func(t *testing.T) {
+			n := newNode(t, node.Options{Name: "shim-killed", Line: line})
+			s := subject{n, byName, t}
+			s.create("victim", "--", "sleep", "600")
+			s.create("other", "--", "sleep", "600")
+			s.sh("pkill -KILL -f '^/[^ ]*containerd-shim.*-id victim'")
+			s.eventually("its container is gone", "[ $(pgrep -fc '^sleep 600') = 1 ]")
+			s.sh("ctr task exec --exec-id still other true")
+			s.eventually("it can be deleted", "ctr task delete --force victim 2>/dev/null || true; ctr container delete victim || ! ctr container ls -q | grep -q victim")
+			s.remove("other")
+			nothingLeft(s)
+			s.eventually("the end is in the log", "sealift log default/victim | grep -Eq 'exit|deleted'")
+			logHolds(s, "trusted")
+		})
+	}
+}
+
+// logHolds replays the log against the TPM and wants the log in this state.
+func logHolds(s subject, state string) {
+	s.t.Helper()
+	s.sh("sealift log --verify")
+	if got := s.sh("sealift status --json | jq -r .log.state"); got != state {
+		s.t.Errorf("the log is %s, want %s", got, state)
+	}
+}
