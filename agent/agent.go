@@ -57,6 +57,9 @@ type Agent struct {
 	policies atomic.Pointer[policy.Set]
 	recount  chan struct{}
 	gather   *gather
+	// gone is since when containerd has had no task for a container; only the
+	// census uses it.
+	gone map[string]time.Time
 
 	mu        sync.Mutex
 	bypassing []bypass

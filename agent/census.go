@@ -78,8 +78,7 @@ func (a *Agent) takeCensus(ctx context.Context) censusBody {
 			}
 			for _, t := range tasks {
 				seen[ns+"/"+t.ID] = true
-				if c, ok := a.registry.get(ns, t.ID); ok {
-					_ = c
+				if _, ok := a.registry.get(ns, t.ID); ok {
 					b.Launched++
 					continue
 				}
@@ -98,7 +97,7 @@ func (a *Agent) takeCensus(ctx context.Context) censusBody {
 	a.bypassing = b.Bypassing
 	a.mu.Unlock()
 	if len(b.Unanswered) == 0 {
-		a.forgetGone(seen)
+		a.forgetGone(ctx, seen)
 	}
 	return b
 }
@@ -112,17 +111,44 @@ func (b censusBody) summary() string {
 	return s.String() + strings.Join(b.Unanswered, ",")
 }
 
-// forgetGone drops containers whose shim died without a last word: containerd
-// has no task for them any more.
-func (a *Agent) forgetGone(seen map[string]bool) {
+// goneGrace is how long containerd must have had no task for a container before
+// it is given up: the clean-up after a killed shim reports its end a little late.
+const goneGrace = 10 * time.Second
+
+// vanishedBody is the body of the "vanished" event.
+type vanishedBody struct {
+	PID uint32 `json:"pid,omitempty"`
+}
+
+// forgetGone drops containers for which containerd has had no task for a while.
+// One whose end nobody reported is recorded as vanished.
+func (a *Agent) forgetGone(ctx context.Context, seen map[string]bool) {
+	gone := map[string]time.Time{}
 	for _, c := range a.registry.list() {
 		if seen[c.key()] || c.State == "created" {
 			continue
 		}
-		if err := a.registry.remove(c.Namespace, c.ID); err != nil {
+		since, ok := a.gone[c.key()]
+		if !ok {
+			since = time.Now()
+		}
+		if time.Since(since) < goneGrace {
+			gone[c.key()] = since
+			continue
+		}
+		var err error
+		if c.State != "stopped" {
+			_, err = a.log.Append(ctx, eventlog.Event{Type: "vanished", Namespace: c.Namespace, Container: c.ID, Body: vanishedBody{PID: c.PID}})
+		}
+		if err == nil {
+			err = a.registry.remove(c.Namespace, c.ID)
+		}
+		if err != nil {
+			gone[c.key()] = since
 			slog.Warn("forgetting a container", "namespace", c.Namespace, "container", c.ID, "err", err)
 		}
 	}
+	a.gone = gone
 }
 
 func (b bypass) proto() *nodev1.Container {

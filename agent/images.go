@@ -86,7 +86,13 @@ func (a *Agent) onEvent(e inventory.Event, poke func()) {
 		if err := proto.Unmarshal(e.Value, &c); err != nil || c.GetID() == "" {
 			return
 		}
-		if err := errors.Join(a.examiner.Watch.Remove(e.Namespace, c.GetID()), a.registry.remove(e.Namespace, c.GetID())); err != nil {
+		err := a.examiner.Watch.Remove(e.Namespace, c.GetID())
+		// One that was never reported as ended may still be: its shim was killed,
+		// and the clean-up after it speaks later. The census forgets it otherwise.
+		if known, ok := a.registry.get(e.Namespace, c.GetID()); ok && known.State == "stopped" {
+			err = errors.Join(err, a.registry.remove(e.Namespace, c.GetID()))
+		}
+		if err != nil {
 			slog.Warn("forgetting a container", "namespace", e.Namespace, "container", c.GetID(), "err", err)
 		}
 	case "/tasks/create", "/tasks/start":

@@ -62,7 +62,7 @@ func summary(r *eventlog.Record) string {
 		if json.Unmarshal(r.Body, &b) == nil {
 			return launchSummary(b)
 		}
-	case "started", "exec", "exec-exit", "exit", "deleted", "update", "checkpoint", "create-failed":
+	case "started", "exec", "exec-exit", "exit", "deleted", "update", "checkpoint", "create-failed", "vanished":
 		var b struct {
 			Exec, Path string
 			PID        uint32

@@ -183,7 +183,7 @@ func (n *Node) StartContainerd(ctx context.Context) error {
 	if err := n.WriteFile(ctx, "/etc/containerd/config.toml", []byte(containerdConfig[n.Line]), 0o644); err != nil {
 		return err
 	}
-	d, err := n.Daemon("containerd", host.Cmd{Args: []string{"containerd", "--log-level", "debug"}})
+	d, err := n.Daemon("containerd", host.Cmd{Args: []string{"containerd"}})
 	if err != nil {
 		return err
 	}
