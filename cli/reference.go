@@ -183,6 +183,9 @@ func (a *app) imagesOf(ctx context.Context, source string, o createOptions) ([]r
 		if r := done.GetReasons(); len(r) > 0 {
 			return no("image %s is not what it says, so it is not signed:%s", source, printable(node.FormatReasons(r)))
 		}
+		if len(im.Layers) == 0 {
+			return no("image %s: this snapshotter keeps no layers that could be measured\nhint: ctr images export FILE.tar %s, and name the file", source, source)
+		}
 		im.Manifest = done.GetDigest()
 		return nil
 	})
