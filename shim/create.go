@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	"github.com/containerd/typeurl/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/sealift/sealift/api/node"
 	nodev1 "github.com/sealift/sealift/api/node/v1"
@@ -171,7 +173,12 @@ func (c *container) inspect(pid int) error {
 	if pid == 0 || c.seesHost {
 		return nil
 	}
-	return c.protected.Exposed(pid)
+	err := c.protected.Exposed(pid)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		// Init has ended already, and with it whatever it could see.
+		return nil
+	}
+	return err
 }
 
 // realBundle is the bundle directory without symbolic links: runc wants the root
