@@ -260,9 +260,9 @@ func (l *Log) compose(before tpm.Values, batch []*request) ([]byte, *pendingBatc
 // answers those who must wait for room.
 func (l *Log) room(batch []*request) ([]*request, error) {
 	if l.st.size >= l.c.SegmentBytes {
-		if err := l.st.next(); err != nil && !errors.Is(err, errNoSpace) {
+		if err := l.st.next(); err != nil {
 			// The old segment serves on until a new one can be made.
-			l.raise(CauseSpace, fmt.Errorf("next segment: %w", err))
+			slog.Warn("event log: next segment", "directory", l.st.dir, "error", err)
 		} else {
 			l.setPlace()
 		}

@@ -246,6 +246,28 @@ func TestReadAndFollow(t *testing.T) {
 	}
 }
 
+// What asks for it is on the disk when it is answered; the rest soon after.
+func TestSync(t *testing.T) {
+	c := config(t, t.TempDir(), swtpmtest.Start(t).Device())
+	c.SyncLag = 300 * time.Millisecond
+	l := open(t, c)
+	e := event("default", "a")
+	e.Sync = true
+	seq := add(t, l, e)
+	if s := l.State(); s.SyncedSeq != seq {
+		t.Errorf("synced up to %d, answered %d", s.SyncedSeq, seq)
+	}
+	seq = add(t, l, event("default", "b"))
+	if s := l.State(); s.SyncedSeq >= seq {
+		t.Errorf("synced up to %d at once", s.SyncedSeq)
+	}
+	await(t, l, eventlog.Trusted, func() bool { return l.State().SyncedSeq == seq })
+	await(t, l, eventlog.Trusted, func() bool {
+		head, err := os.ReadFile(filepath.Join(c.Dir, "head"))
+		return err == nil && bytes.Contains(head, fmt.Appendf(nil, `"seq":%d`, seq))
+	})
+}
+
 // The write must be in the file when the TPM is asked to extend.
 func TestWriteComesBeforeExtend(t *testing.T) {
 	x := swtpmtest.Start(t)

@@ -54,7 +54,8 @@ const (
 	// LogAltered: a line before the PCR's place in the log is not what it was.
 	LogAltered Cause = "log-altered"
 
-	// TPMRestarted: the TPM's resetCount moved within one boot (TPMReset).
+	// TPMRestarted: the TPM's resetCount moved within one boot (TPMReset;
+	// HistoryLost when the PCR is not at its initial value any more).
 	TPMRestarted Cause = "tpm-restarted"
 	// PCRWasReset: resetCount stands, the PCR is initial, the log is not (TPMReset).
 	PCRWasReset Cause = "pcr-was-reset"
@@ -64,6 +65,7 @@ const (
 	CauseSpace  Cause = "space"
 	CauseWrite  Cause = "write"
 	CauseBudget Cause = "budget"
+	// CauseClosed: the log was closed.
 	CauseClosed Cause = "closed"
 )
 
@@ -111,7 +113,7 @@ func (s State) Hint() string {
 		if s.Acknowledged {
 			return ""
 		}
-		return "find out what happened, then reboot, or have your decision recorded: sealift log acknowledge"
+		return "find out what happened, then reboot, or have your decision recorded: sealift log acknowledge " + string(s.Name) + " --reason TEXT"
 	case Unavailable:
 		switch s.Cause {
 		case CauseTPM:

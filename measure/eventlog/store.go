@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -172,18 +173,23 @@ func openStore(dir string) (*store, error) {
 	return s, err
 }
 
-// next goes on to a new segment. The old one is complete on the disk first.
+// next goes on to a new segment. The old one is complete on the disk first;
+// after an error it is still the one in use.
 func (s *store) next() error {
 	f, err := os.OpenFile(filepath.Join(s.dir, segmentName(s.index+1)), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := syncDir(s.dir); err != nil {
-		return errors.Join(err, f.Close())
+	err = syncDir(s.dir)
+	if err == nil && s.f != nil {
+		err = errors.Join(s.f.Truncate(s.size), s.f.Sync())
+	}
+	if err != nil {
+		return errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	if s.f != nil {
-		if err := s.retire(); err != nil {
-			return errors.Join(err, f.Close())
+		if err := s.f.Close(); err != nil {
+			slog.Warn("event log: close", "file", s.f.Name(), "error", err)
 		}
 	}
 	s.f, s.index, s.total = f, s.index+1, s.total+s.size

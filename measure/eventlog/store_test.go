@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where blocks cannot be set aside, a full disk is met by the write: what was
-// written of the batch is cut off again, and nothing before it is lost.
-func TestShortWriteIsCutBack(t *testing.T) {
+// storeOn makes a store on a tmpfs with the given options.
+func storeOn(t *testing.T, options string) *store {
+	t.Helper()
 	dir := t.TempDir()
-	err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=65536")
+	err := unix.Mount("tmpfs", dir, "tmpfs", 0, options)
 	if errors.Is(err, os.ErrPermission) {
 		t.Skip(err)
 	}
@@ -38,7 +38,36 @@ func TestShortWriteIsCutBack(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return s
+}
+
+// When no further segment can be made, the old one serves on.
+func TestNoRoomForAnotherSegment(t *testing.T) {
+	s := storeOn(t, "nr_inodes=6")
+	var err error
+	for err == nil {
+		if s.index > 10 {
+			t.Fatal("inodes never ran out")
+		}
+		err = s.next()
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.ensure(10, 10), s.write([]byte("on\n"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listSegments(s.dir); err != nil {
+		t.Error(err)
+	}
+}
+
+// Where blocks cannot be set aside, a full disk is met by the write: what was
+// written of the batch is cut off again, and nothing before it is lost.
+func TestShortWriteIsCutBack(t *testing.T) {
+	s := storeOn(t, "size=65536")
 	s.plain = true
+	var err error
 	batch := bytes.Repeat([]byte("x"), 5000)
 	n := 0
 	for err == nil {

@@ -12,6 +12,7 @@ import (
 // the head file after it.
 func (l *Log) syncLoop() {
 	defer l.done.Done()
+	failed := false
 	for {
 		select {
 		case <-l.stop:
@@ -23,13 +24,17 @@ func (l *Log) syncLoop() {
 			return
 		case <-time.After(l.c.SyncLag):
 		}
-		if err := l.Sync(); err != nil {
+		err := l.Sync()
+		if err != nil && !failed {
 			slog.Error("event log: sync", "directory", l.c.Dir, "error", err)
 		}
+		failed = err != nil
 	}
 }
 
-// Sync brings all that is committed to the disk now.
+// Sync brings all that is committed to the disk now, and the head file up to
+// date. Without room for the head file the old one stays: it says less, and
+// nothing wrong.
 func (l *Log) Sync() error {
 	l.mu.Lock()
 	s, p, head := l.state, l.place, l.headLocked()
@@ -42,19 +47,16 @@ func (l *Log) Sync() error {
 	if err := p.file.Sync(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}
+	l.mu.Lock()
+	if l.state.Epoch == s.Epoch {
+		l.state.SyncedSeq = max(l.state.SyncedSeq, s.Seq)
+	}
+	l.mu.Unlock()
 	b, err := Marshal(head)
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(l.c.Dir, headName), b); err != nil {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.state.Epoch == s.Epoch {
-		l.state.SyncedSeq = max(l.state.SyncedSeq, s.Seq)
-	}
-	return nil
+	return replaceFile(filepath.Join(l.c.Dir, headName), b)
 }
 
 // headLocked is the head file's content. The caller holds l.mu.

@@ -109,8 +109,8 @@ func (d *direct) drop() error {
 
 // run gives f a link within the device's time, and returns what f returned; an
 // f that is given up on can no longer change anything the caller sees.
-// Commands that change nothing may be sent again over a new link when an old
-// one proves dead.
+// Over a new link, when an old one proves dead, commands that change nothing may
+// be sent again; others only if nothing of them was sent.
 func run[T any](ctx context.Context, d *direct, command string, again bool, f func(transport.TPM) (T, error)) (T, error) {
 	var none T
 	start := time.Now()
@@ -141,7 +141,7 @@ func run[T any](ctx context.Context, d *direct, command string, again bool, f fu
 			return r.value, nil
 		case ctx.Err() != nil:
 			return none, late()
-		case r.broke && old && again:
+		case r.broke && old && (again || errors.Is(r.err, errUnsent)):
 			continue
 		case r.broke || !errors.As(r.err, &code):
 			return none, &UnreachableError{d.path, command, r.err}

@@ -16,6 +16,10 @@ import (
 // of 4 KiB; a peer on a socket is not to make us allocate more.
 const maxResponse = 1 << 16
 
+// errUnsent marks a command of which no byte was handed over: it may be sent
+// again, whatever it is.
+var errUnsent = errors.New("not sent")
+
 // socketPath returns PATH of "unix:PATH".
 func socketPath(device string) (string, bool) { return strings.CutPrefix(device, "unix:") }
 
@@ -39,7 +43,10 @@ type socket struct{ net.Conn }
 
 // Send writes one command and reads its response, whole.
 func (s *socket) Send(command []byte) ([]byte, error) {
-	if _, err := s.Write(command); err != nil {
+	if n, err := s.Write(command); err != nil {
+		if n == 0 {
+			err = fmt.Errorf("%w: %w", errUnsent, err)
+		}
 		return nil, err
 	}
 	var header [10]byte
