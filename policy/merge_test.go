@@ -63,7 +63,9 @@ func randomPolicy(r *rand.Rand, name string) *Policy {
 		s.Content, s.Level = atLeast(modes, s.Content, defaultContent), atLeast(levels, s.Level, defaultLevel)
 		s.MinimumBinding, s.RootfsWithoutImage = atLeast(bindings, s.MinimumBinding, defaultBinding), atLeast(permissions, s.RootfsWithoutImage, defaultRootfs)
 	}
-	if r.IntN(3) == 0 {
+	if s.Content == Off {
+		s.MinimumBinding = ""
+	} else if r.IntN(3) == 0 {
 		s.Images = &ImageList{Allow: some(r, func() ImageRule { return randomImage(r) })}
 	}
 	if s.Level == Restricted {

@@ -107,6 +107,11 @@ func (d *decoder) spec(n *yaml.Node, at string, p *Policy) {
 				"is only asked under level restricted")
 		}
 	}
+	for _, name := range []string{"images", "minimumBinding"} {
+		if n := nodes[name]; n != nil && s.Content == Off {
+			d.fail(n, join(at, name), "say content: audit to have it recorded, or enforce", "is not asked under content: off")
+		}
+	}
 	d.loosening(nodes, at, p)
 }
 

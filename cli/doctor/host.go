@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -28,54 +27,6 @@ func runc(ctx context.Context, _ Paths) []Result {
 		return one("runc", Missing, "not in PATH", "apt-get install runc")
 	}
 	return one("runc", Good, path+", "+strings.TrimPrefix(firstLine(output(ctx, path, "--version")), "runc version "), "")
-}
-
-// containerds asks each socket who listens there, and that program for its
-// version.
-func containerds(ctx context.Context, p Paths) []Result {
-	var out []Result
-	for _, socket := range p.Containerds {
-		exe, err := listener(ctx, socket)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case errors.Is(err, fs.ErrPermission):
-			out = append(out, one("containerd", Unknown, socket+": needs root to try", "run as root")...)
-		case err != nil:
-			out = append(out, one("containerd", Missing, err.Error(), "systemctl status containerd")...)
-		default:
-			out = append(out, one("containerd", Good, socket+", "+firstLine(output(ctx, exe, "--version")), "")...)
-		}
-	}
-	if len(out) == 0 {
-		return one("containerd", Missing, "no socket at "+strings.Join(p.Containerds, ", "), "apt-get install containerd; a socket elsewhere belongs into containerd.addresses of /etc/sealift/config.toml")
-	}
-	return out
-}
-
-// listener connects to a socket and returns the executable that listens.
-func listener(ctx context.Context, socket string) (string, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", socket)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return "", err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return "", err
-	}
-	if credErr != nil {
-		return "", credErr
-	}
-	// The link itself, and not what it reads as: the file may have been replaced
-	// by an upgrade since.
-	return fmt.Sprintf("/proc/%d/exe", cred.Pid), nil
 }
 
 func shim(ctx context.Context, _ Paths) []Result {

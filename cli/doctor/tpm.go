@@ -9,19 +9,26 @@ import (
 	"os/exec"
 	"strings"
 
+	"github.com/sealift/sealift/api/node"
+	nodev1 "github.com/sealift/sealift/api/node/v1"
+	"github.com/sealift/sealift/internal/version"
 	"github.com/sealift/sealift/measure/tpm"
 )
 
-const pcr = 13
+// defaultPCR is what the agent extends unless it is configured otherwise.
+const defaultPCR = 13
 
-// tpmDevice reads the PCR of the TPM that the agent would take.
+// tpmDevice reads the PCR of the TPM that the agent has, or would take.
 func tpmDevice(ctx context.Context, p Paths) []Result {
+	if path, pcr, ok := agentTPM(ctx, p); ok {
+		return readPCR(ctx, path, pcr)
+	}
 	if _, err := os.Stat(p.TPM); err == nil {
-		return readPCR(ctx, p.TPM)
+		return readPCR(ctx, p.TPM, defaultPCR)
 	}
 	path := strings.TrimPrefix(p.Embedded, "unix:")
 	if _, err := os.Stat(path); err == nil {
-		return readPCR(ctx, p.Embedded)
+		return readPCR(ctx, p.Embedded, defaultPCR)
 	}
 	if _, err := exec.LookPath("swtpm"); err == nil {
 		return one("tpm", Note, "no "+p.TPM+"; the embedded software TPM is not running", "systemctl start sealift-swtpm; evidence from a software TPM is capped: its identity and history can be copied")
@@ -29,7 +36,19 @@ func tpmDevice(ctx context.Context, p Paths) []Result {
 	return one("tpm", Missing, "no "+p.TPM+" and no swtpm", "enable the TPM in the firmware, or apt-get install swtpm for the embedded software TPM")
 }
 
-func readPCR(ctx context.Context, path string) []Result {
+// agentTPM asks a running agent which TPM and PCR it is configured for.
+func agentTPM(ctx context.Context, p Paths) (path string, pcr int, ok bool) {
+	c, err := node.Dial(ctx, p.Socket, "cli", version.Version)
+	if err != nil {
+		return "", 0, false
+	}
+	defer c.Close()
+	s, err := c.Status(ctx, &nodev1.StatusRequest{})
+	t := s.GetTpm()
+	return t.GetDevice(), int(t.GetPcr()), err == nil && t.GetDevice() != ""
+}
+
+func readPCR(ctx context.Context, path string, pcr int) []Result {
 	d, err := tpm.Open(ctx, path)
 	if errors.Is(err, fs.ErrPermission) {
 		return one("tpm", Unknown, path+": needs root to try", "run as root")

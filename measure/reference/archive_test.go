@@ -31,7 +31,7 @@ func (im *image) blob(mediaType string, data []byte) ocispec.Descriptor {
 	return d
 }
 
-func (im *image) json(t *testing.T, mediaType string, v any) ocispec.Descriptor {
+func (im *image) json(t testing.TB, mediaType string, v any) ocispec.Descriptor {
 	t.Helper()
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -40,7 +40,7 @@ func (im *image) json(t *testing.T, mediaType string, v any) ocispec.Descriptor 
 	return im.blob(mediaType, data)
 }
 
-func layerTar(t *testing.T, name, content string) []byte {
+func layerTar(t testing.TB, name, content string) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -58,7 +58,7 @@ func layerTar(t *testing.T, name, content string) []byte {
 }
 
 // compress returns data as its media type says.
-func compress(t *testing.T, mediaType string, data []byte) []byte {
+func compress(t testing.TB, mediaType string, data []byte) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	var w io.WriteCloser
@@ -85,7 +85,7 @@ func compress(t *testing.T, mediaType string, data []byte) []byte {
 
 // twoPlatforms is an index of two platforms and an attestation, with one layer
 // in each compression.
-func twoPlatforms(t *testing.T) *image {
+func twoPlatforms(t testing.TB) *image {
 	t.Helper()
 	im := &image{files: map[string][]byte{"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`)}}
 	var inner ocispec.Index
@@ -112,7 +112,7 @@ func twoPlatforms(t *testing.T) *image {
 	return im
 }
 
-func (im *image) dir(t *testing.T) string {
+func (im *image) dir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, data := range im.files {
@@ -127,7 +127,7 @@ func (im *image) dir(t *testing.T) string {
 	return dir
 }
 
-func (im *image) tar(t *testing.T) string {
+func (im *image) tar(t testing.TB) string {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -248,4 +248,35 @@ func TestFromArchiveSymlink(t *testing.T) {
 	if _, err := FromArchive(context.Background(), dir, ArchiveOptions{Digest: byFirstFile}); err == nil || strings.Contains(err.Error(), "no image in it") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// Whatever an archive holds, reading it ends with images that can be signed, or
+// with an error.
+func FuzzFromArchive(f *testing.F) {
+	im := &image{files: map[string][]byte{"index.json": []byte(`{"manifests":[]}`)}}
+	for _, seed := range []*image{im, {files: map[string][]byte{}}} {
+		data, err := os.ReadFile(seed.tar(f))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	data, err := os.ReadFile(twoPlatforms(f).tar(f))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	file := filepath.Join(f.TempDir(), "image.tar")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		images, err := FromArchive(context.Background(), file, ArchiveOptions{Digest: byFirstFile})
+		if err != nil {
+			return
+		}
+		if err := (&Bundle{Name: "x", Version: 1, Expires: now, Images: images}).Validate(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
