@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -23,6 +24,10 @@ var (
 // replies, late commands, reopened logs. After each of them the log comes to
 // rest; then it equals the PCR, and every record that was answered is in it.
 func TestChaos(t *testing.T) {
+	if os.Getenv("SEALIFT_TEST") == "long" {
+		*chaosSteps = max(*chaosSteps, 1000)
+	}
+	t.Logf("-chaos-seed %d -chaos-steps %d", *chaosSeed, *chaosSteps)
 	rng := rand.New(rand.NewPCG(*chaosSeed, 0))
 	x := swtpmtest.Start(t)
 	p := swtpmtest.NewProxy(t, x)
