@@ -79,7 +79,13 @@ packages() {
 		debootstrap debootstrap
 		ip iproute2
 		git git
+		swtpm swtpm
 	LIST
+	# Virtual machines are of this architecture only.
+	if [ "$(dpkg --print-architecture)" = amd64 ]; then
+		have qemu-system-x86_64 || need="$need qemu-system-x86"
+		[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || need="$need ovmf"
+	fi
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || need="$need debian-archive-keyring"
 	[ -e /etc/ssl/certs/ca-certificates.crt ] || need="$need ca-certificates"
 	# shellcheck disable=SC2086

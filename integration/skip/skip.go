@@ -12,12 +12,16 @@ import (
 )
 
 // On skips the test when err says that the machine lacks something
-// (errors.ErrUnsupported) or that the tests are not run as root
-// (fs.ErrPermission), fails it on any other error, and goes on without one.
+// (errors.ErrUnsupported), that the tests are not run as root
+// (fs.ErrPermission), or that they are run for another target (*TargetError),
+// fails it on any other error, and goes on without one.
 func On(t testing.TB, err error) {
 	t.Helper()
+	var target *TargetError
 	switch {
 	case err == nil:
+	case errors.As(err, &target):
+		t.Skipf("skip[target]: %v", err)
 	case errors.Is(err, fs.ErrPermission):
 		t.Skipf("skip[permission]: %v", err)
 	case errors.Is(err, errors.ErrUnsupported):
@@ -32,6 +36,23 @@ func On(t testing.TB, err error) {
 func NeedRoot() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("not root: %w", fs.ErrPermission)
+	}
+	return nil
+}
+
+// targetEnv is set by the make targets whose tests are too long for `make test`.
+const targetEnv = "SEALIFT_TEST"
+
+// TargetError says that a test belongs to another make target.
+type TargetError struct{ Target string }
+
+func (e *TargetError) Error() string { return "a test of make test-" + e.Target }
+
+// NeedTarget returns a *TargetError unless the tests run for a target: "vm" or
+// "long".
+func NeedTarget(target string) error {
+	if os.Getenv(targetEnv) != target {
+		return &TargetError{target}
 	}
 	return nil
 }

@@ -134,9 +134,7 @@ func (b *blobBinding) check(clock uint64) error {
 		return moved("the wall clock was set since")
 	}
 	if err := leaseHeld(b.fd); err != nil {
-		// Somebody waits to write; nothing is gained by letting them wait longer.
-		_, release := unix.FcntlInt(uintptr(b.fd), unix.F_SETLEASE, unix.F_UNLCK)
-		return errors.Join(moved("%v", err), release)
+		return moved("%v", err)
 	}
 	return nil
 }
