@@ -13,8 +13,11 @@ import (
 // refusal on lines of their own.
 func recordText(seq uint64, r *eventlog.Record) string {
 	who := "node"
-	if r.Namespace != "" || r.Container != "" {
+	switch {
+	case r.Container != "":
 		who = r.Namespace + "/" + r.Container
+	case r.Namespace != "":
+		who = r.Namespace
 	}
 	line := fmt.Sprintf("%6d  %s  %-28s  %-10s %s", seq, r.Time.UTC().Format(time.DateTime), who, r.Type, summary(r))
 	return strings.TrimRight(printable(line), " ")
@@ -120,13 +123,9 @@ func summary(r *eventlog.Record) string {
 			}
 			return s
 		}
-	case "log-epoch":
-		var b struct{ State, Reason, Class string }
-		if json.Unmarshal(r.Body, &b) == nil {
-			return strings.TrimSuffix(fmt.Sprintf("%s TPM, %s: %s", b.Class, b.State, b.Reason), ": ")
-		}
-	case "log-foreign", "log-acknowledged", "log-recovered", "log-coalesced", "log-unproven", "log-unavailable", "log-unanswered":
-		return cut(string(r.Body), 200)
+	}
+	if text, ok := logSummary(r); ok {
+		return text
 	}
 	return cut(string(r.Body), 100)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,9 +83,7 @@ func statusRows(s *nodev1.StatusResponse) [][]string {
 	if t.GetError() != "" {
 		rows = append(rows, []string{"", printable(firstLine(t.GetError()))})
 	}
-	for _, bank := range sortedKeys(t.GetValues()) {
-		rows = append(rows, []string{"", bank + " " + t.GetValues()[bank]})
-	}
+	rows = append(rows, bankRows(t.GetValues())...)
 	state := l.GetState()
 	if l.GetAcknowledged() {
 		state += " (acknowledged)"
@@ -108,6 +107,20 @@ func statusRows(s *nodev1.StatusResponse) [][]string {
 		rows = append(rows, []string{"", fmt.Sprintf("%s (%s, %s)", p.GetName(), p.GetFile(), short(p.GetDigest()))})
 	}
 	return rows
+}
+
+// bankRows shows one bank in full and names the others: a person compares one.
+func bankRows(values map[string]string) [][]string {
+	if len(values) == 0 {
+		return nil
+	}
+	names := sortedKeys(values)
+	i := max(0, slices.Index(names, "sha256"))
+	row := names[i] + " " + values[names[i]]
+	if others := slices.Delete(slices.Clone(names), i, i+1); len(others) > 0 {
+		row += " (and " + strings.Join(others, ", ") + ")"
+	}
+	return [][]string{{"", row}}
 }
 
 func (a *app) containers(title string, list []*nodev1.Container) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
@@ -139,17 +140,41 @@ func (a *app) showReport(r *eventlog.Report, values tpm.Values) error {
 		{"log", fmt.Sprintf("epoch %.12s, %d records in %d batches, %s", r.Epoch, r.Records, r.Batches, r.State)},
 		{"tpm", fmt.Sprintf("PCR %d, %s", r.PCR, r.Class)},
 	}
+	shown := mainBank(r.Computed)
+	var equal, differ []string
 	for _, b := range r.Computed.Banks() {
-		rows = append(rows, []string{"replay", fmt.Sprintf("%s %x", b, r.Computed[b])})
-		v, ok := values[b]
-		if !ok {
-			continue
+		v, given := values[b]
+		same := bytes.Equal(v, r.Computed[b])
+		switch {
+		case b == shown:
+			rows = append(rows, []string{"replay", fmt.Sprintf("%s %x", b, r.Computed[b])})
+			if given {
+				verdict := ""
+				if same {
+					verdict = "  equal"
+				}
+				rows = append(rows, []string{"value", fmt.Sprintf("%s %x%s", b, v, verdict)})
+			}
+		case given && same:
+			equal = append(equal, b.String())
+		case given:
+			differ = append(differ, b.String())
 		}
-		equal := ""
-		if bytes.Equal(v, r.Computed[b]) {
-			equal = "  equal"
-		}
-		rows = append(rows, []string{"value", fmt.Sprintf("%s %x%s", b, v, equal)})
+	}
+	if len(equal) > 0 {
+		rows = append(rows, []string{"", strings.Join(equal, ", ") + "  equal"})
+	}
+	if len(differ) > 0 {
+		rows = append(rows, []string{"", strings.Join(differ, ", ") + "  different"})
 	}
 	return a.table(append(rows, []string{"verdict", verdict(r)}))
+}
+
+// mainBank is the bank that is shown in full.
+func mainBank(v tpm.Values) tpm.Bank {
+	banks := v.Banks()
+	if slices.Contains(banks, tpm.SHA256) || len(banks) == 0 {
+		return tpm.SHA256
+	}
+	return banks[0]
 }

@@ -213,7 +213,8 @@ func (n *Node) StartAgent(ctx context.Context) error {
 		return err
 	}
 	n.Agent = d
-	return n.await(ctx, d, "sealift", "status", "--json")
+	// Not status, whose exit status is 1 while the log's state refuses starts.
+	return n.await(ctx, d, "sealift", "policy", "explain")
 }
 
 // await runs a probe until it succeeds or the daemon ends.
