@@ -135,6 +135,9 @@ func (a *Agent) openExaminer() error {
 	return nil
 }
 
+// tpmPatience is how long a TPM may take to appear.
+const tpmPatience = 5 * time.Second
+
 // openTPM opens the configured TPM, or the host's, or the embedded software one.
 func openTPM(ctx context.Context, cfg *config.Config) (tpm.Device, error) {
 	path := cfg.TPM.Device
@@ -145,6 +148,12 @@ func openTPM(ctx context.Context, cfg *config.Config) (tpm.Device, error) {
 		}
 	}
 	d, err := tpm.OpenWith(ctx, path, tpm.Options{Timeout: time.Duration(cfg.TPM.Timeout)})
+	// The software TPM's unit counts as started before its socket is there.
+	var away *tpm.UnreachableError
+	for until := time.Now().Add(tpmPatience); errors.As(err, &away) && time.Now().Before(until) && ctx.Err() == nil; {
+		time.Sleep(50 * time.Millisecond)
+		d, err = tpm.OpenWith(ctx, path, tpm.Options{Timeout: time.Duration(cfg.TPM.Timeout)})
+	}
 	if err != nil {
 		return nil, err
 	}

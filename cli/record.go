@@ -19,7 +19,7 @@ func recordText(seq uint64, r *eventlog.Record) string {
 	case r.Namespace != "":
 		who = r.Namespace
 	}
-	line := fmt.Sprintf("%6d  %s  %-28s  %-10s %s", seq, r.Time.UTC().Format(time.DateTime), who, r.Type, summary(r))
+	line := fmt.Sprintf("%6d  %s  %-20s  %-11s %s", seq, r.Time.UTC().Format(time.DateTime), who, r.Type, summary(r))
 	return strings.TrimRight(printable(line), " ")
 }
 

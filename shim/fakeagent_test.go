@@ -128,6 +128,9 @@ func startFakeAgent(t *testing.T, mode string) (*fakeAgent, string) {
 // TestMain lets a person run this binary as an agent that says what the file
 // $SEALIFT_FAKE_AGENT_MODE holds, to try the shim by hand.
 func TestMain(m *testing.M) {
+	if os.Getenv(asShim) != "" {
+		os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr))
+	}
 	if path := os.Getenv("SEALIFT_FAKE_AGENT"); path != "" {
 		if _, err := (&fakeAgent{mode: "commit"}).serve(path); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -134,7 +134,9 @@ func (b *blobBinding) check(clock uint64) error {
 		return moved("the wall clock was set since")
 	}
 	if err := leaseHeld(b.fd); err != nil {
-		return moved("%v", err)
+		// Somebody waits to write; nothing is gained by letting them wait longer.
+		_, release := unix.FcntlInt(uintptr(b.fd), unix.F_SETLEASE, unix.F_UNLCK)
+		return errors.Join(moved("%v", err), release)
 	}
 	return nil
 }

@@ -206,7 +206,9 @@ func (w *walker) describe(dir int, e *entry) error {
 		stat = kind != unix.S_IFREG && kind != unix.S_IFDIR && w.m.waitTick(nanoseconds(st.Ctime))
 	}
 	if mountRoot(&st) {
+		// What is mounted says nothing about the entry below it.
 		e.differs(e.path, layer.KindMount, "something is mounted here")
+		return nil
 	}
 	e.id, e.nlink = identityOf(&st), st.Nlink
 	e.rec = recordOf(e.path, &st)
