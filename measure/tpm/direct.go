@@ -180,6 +180,11 @@ func once[T any](ctx context.Context, d *direct, f func(transport.TPM) (T, error
 			link = l
 		}
 		opened <- link
+		if err := ctx.Err(); err != nil {
+			// Too late to send anything: the caller was told so already.
+			done <- result[T]{err: err, broke: true}
+			return
+		}
 		w := &watched{TPM: link}
 		v, err := f(w)
 		done <- result[T]{v, err, w.broke != nil}
@@ -196,13 +201,19 @@ func once[T any](ctx context.Context, d *direct, f func(transport.TPM) (T, error
 		d.keep()
 		return r
 	case <-ctx.Done():
-		// The goroutine ends when its link is closed, or when the kernel
-		// returns from the command; either way nobody waits for it.
+		// Closing a socket ends what hangs on it. A device's descriptor is in
+		// use by the kernel, and by go-tpm's poll, until the command returns;
+		// closed earlier its number could be another file's by then.
 		d.link = nil
 		go func() {
-			if l, ok := <-opened; ok {
-				_ = l.Close()
+			l, ok := <-opened
+			if !ok {
+				return
 			}
+			if _, ok := l.(*socket); !ok {
+				<-done
+			}
+			_ = l.Close() // nobody is left to be told
 		}()
 		return result[T]{err: ctx.Err(), broke: true}
 	}
