@@ -176,7 +176,7 @@ func mustSet(t testing.TB, policies ...*Policy) *Set {
 	return s
 }
 
-const rounds = 20000
+const rounds = 4000
 
 // Adding a policy that does not select by namespace and digest alone never
 // lets anything more through.
