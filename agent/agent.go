@@ -172,12 +172,18 @@ func (a *Agent) openLog(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("boot id: %w", err)
 	}
-	running := func(context.Context) ([]eventlog.Container, error) {
+	// An epoch begins that has no record of their start: what runs goes on, and
+	// is unproven from here on.
+	unproven := func(context.Context) ([]eventlog.Container, error) {
 		var out []eventlog.Container
 		for _, c := range a.registry.list() {
-			if c.State == "running" {
-				out = append(out, eventlog.Container{Namespace: c.Namespace, ID: c.ID})
+			if c.State != "running" && c.State != "unproven" {
+				continue
 			}
+			if _, err := a.registry.update(c.Namespace, c.ID, func(c *container) { c.State = "unproven" }); err != nil {
+				return nil, err
+			}
+			out = append(out, eventlog.Container{Namespace: c.Namespace, ID: c.ID})
 		}
 		return out, nil
 	}
@@ -188,20 +194,13 @@ func (a *Agent) openLog(ctx context.Context) error {
 		SegmentBytes: a.config.Log.SegmentBytes, MaxBytes: a.config.Log.MaxBytes, Reserve: a.config.Log.Reserve,
 		Quota:   eventlog.Quota{BytesPerMinute: a.config.Log.Quota, Burst: 4 * a.config.Log.Quota, Share: 0.5},
 		SyncLag: time.Duration(a.config.Log.SyncLag),
-		Running: running,
+		Running: unproven,
 	})
 	if err != nil {
 		return err
 	}
 	if s := a.log.State(); s.Name != eventlog.Trusted {
 		slog.Warn("event log", "state", s.Name, "cause", s.Cause, "reason", s.Reason, "hint", s.Hint())
-	}
-	if s := a.log.State(); s.Name == eventlog.HistoryLost || s.Name == eventlog.TPMReset {
-		for _, c := range a.registry.list() {
-			if _, err := a.registry.update(c.Namespace, c.ID, func(c *container) { c.State = "unproven" }); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }
