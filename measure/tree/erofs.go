@@ -38,6 +38,13 @@ type imageReader struct {
 	nlinks map[int64]int
 	dirs   map[int64]bool
 	buf    []byte
+
+	refused []refusedEntry
+}
+
+type refusedEntry struct {
+	rec    layer.Record
+	xattrs []layer.Xattr
 }
 
 // read walks the image. Its bytes are foreign: names are checked, directories
@@ -76,8 +83,8 @@ func (r *imageReader) root() error {
 		return fmt.Errorf("%w: its root is no directory", ErrImage)
 	}
 	r.dirs[st.Ino] = true
-	a := judgeAttributes("", st.Xattrs, true, r.o.UserXattr)
-	r.diffs = append(r.diffs, slices.DeleteFunc(a.diffs, func(d layer.Difference) bool { return d.Kind == layer.KindXattr })...)
+	a := judgeAttributes("", st.Xattrs, true, r.o.UserXattr).rootOnly()
+	r.refuse(layer.Record{Type: layer.Dir}, a)
 	if a.opaque {
 		r.m.Records = append(r.m.Records, layer.Record{Type: layer.Implied, Opaque: true})
 	}
@@ -186,9 +193,17 @@ func (r *imageReader) record(path string, st *erofs.Stat) (layer.Record, *layer.
 		return rec, &layer.Difference{Path: path, Kind: layer.KindType, Found: t.String()}
 	}
 	a := judgeAttributes(path, st.Xattrs, rec.Type == layer.Dir, r.o.UserXattr)
-	r.diffs = append(r.diffs, a.diffs...)
 	rec.Opaque, rec.Xattrs = a.opaque, a.kept
+	r.refuse(rec, a)
 	return rec, nil
+}
+
+// refuse remembers what no layer may have.
+func (r *imageReader) refuse(rec layer.Record, a attributes) {
+	r.diffs = append(r.diffs, a.diffs...)
+	if len(a.refused) > 0 {
+		r.refused = append(r.refused, refusedEntry{rec, a.refused})
+	}
 }
 
 func (r *imageReader) content(rec *layer.Record) error {
@@ -272,6 +287,9 @@ func (r *imageReader) result() (*Result, error) {
 	}
 	if r.o.Want != nil {
 		r.diffs = append(r.diffs, layer.Compare(r.o.Want, r.m)...)
+	}
+	for _, e := range r.refused {
+		spoil(r.m, e.rec, e.xattrs)
 	}
 	slices.SortStableFunc(r.diffs, func(a, b layer.Difference) int { return strings.Compare(a.Path, b.Path) })
 	return &Result{Manifest: r.m, Differences: r.diffs, Implied: r.impl, Files: r.files, Bytes: r.bytes}, nil

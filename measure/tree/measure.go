@@ -40,8 +40,9 @@ type Options struct {
 
 // Result of Measure.
 type Result struct {
-	// Manifest is what was found. Its Digest equals the reference's exactly when
-	// Differences is empty and a reference was given.
+	// Manifest is what was found. Its digest equals the reference's when
+	// Differences is empty. Where the tree has something that no layer may have,
+	// the manifest holds it, is not canonical and has a digest no layer has.
 	Manifest *layer.Manifest
 	// Differences lists, by path, what differs from the reference and what no
 	// layer may have, such as overlay's redirect marks.
@@ -209,9 +210,20 @@ func (m *measurer) result(dir string) (*Result, error) {
 	if m.Want != nil {
 		diffs = append(diffs, layer.Compare(m.Want, found)...)
 	}
+	m.spoil(found)
 	slices.SortStableFunc(diffs, func(a, b layer.Difference) int { return strings.Compare(a.Path, b.Path) })
 	slices.SortFunc(res.Implied, func(a, b layer.Record) int { return strings.Compare(a.Path, b.Path) })
 	res.Manifest, res.Differences = found, diffs
 	res.Binding = m.bind(dir)
 	return res, nil
+}
+
+func (m *measurer) spoil(found *layer.Manifest) {
+	spoil(found, layer.Record{Type: layer.Dir}, m.rootMarks.refused)
+	for _, d := range m.dirs {
+		for i := range d.entries {
+			e := &d.entries[i]
+			spoil(found, e.rec, e.attrs.refused)
+		}
+	}
 }

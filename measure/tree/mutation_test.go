@@ -204,6 +204,9 @@ func TestMutations(t *testing.T) {
 			if !found {
 				t.Errorf("%s at %q not found in %v", m.kind, m.path, after.Differences)
 			}
+			if after.Manifest.Digest() == want.Digest() && m.name != "hard link from outside" {
+				t.Error("the digest stayed")
+			}
 			moved(t, before.Binding)
 		})
 	}

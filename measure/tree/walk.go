@@ -273,10 +273,7 @@ func (w *walker) describeDir(fd int, self *entry) error {
 		return err
 	}
 	if self == nil {
-		// What the root carries besides marks belongs to the snapshotter.
-		attrs.kept = nil
-		attrs.diffs = slices.DeleteFunc(attrs.diffs, func(d layer.Difference) bool { return d.Kind == layer.KindXattr })
-		w.m.rootID, w.m.rootMarks = now, attrs
+		w.m.rootID, w.m.rootMarks = now, attrs.rootOnly()
 		return nil
 	}
 	self.attrs, self.rec.Opaque, self.rec.Xattrs = attrs, attrs.opaque, attrs.kept

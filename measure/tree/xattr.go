@@ -15,9 +15,10 @@ import (
 
 // attributes is what an entry's extended attributes say.
 type attributes struct {
-	kept   []layer.Xattr
-	opaque bool
-	diffs  []layer.Difference
+	kept    []layer.Xattr
+	opaque  bool
+	refused []layer.Xattr // what no layer may have
+	diffs   []layer.Difference
 }
 
 // attributeSource reads one entry's extended attributes, by descriptor or by
@@ -90,14 +91,46 @@ func judgeAttributes(path string, all map[string]string, dir, userXattr bool) (a
 		case overlay:
 			found.Kind = overlayKind(name)
 			a.diffs = append(a.diffs, found)
+			a.refused = append(a.refused, layer.Xattr{Name: name, Value: value})
 		case rule == layer.XattrKept:
 			a.kept = append(a.kept, layer.Xattr{Name: name, Value: value})
 		case rule == layer.XattrRefused:
 			found.Kind = layer.KindXattr
 			a.diffs = append(a.diffs, found)
+			a.refused = append(a.refused, layer.Xattr{Name: name, Value: value})
 		}
 	}
 	return a
+}
+
+// rootOnly keeps what counts of the root's attributes: marks. The rest belongs
+// to the snapshotter.
+func (a attributes) rootOnly() attributes {
+	a.kept = nil
+	a.diffs = slices.DeleteFunc(a.diffs, func(d layer.Difference) bool { return d.Kind == layer.KindXattr })
+	a.refused = slices.DeleteFunc(a.refused, func(x layer.Xattr) bool {
+		return !strings.HasPrefix(x.Name, overlayTrusted) && !strings.HasPrefix(x.Name, overlayUser)
+	})
+	return a
+}
+
+// spoil puts refused attributes into m, which is no canonical manifest after
+// that: its digest is no layer's, even for a caller who looks at nothing else.
+// was is the entry as it would be without a reference.
+func spoil(m *layer.Manifest, was layer.Record, refused []layer.Xattr) {
+	if len(refused) == 0 {
+		return
+	}
+	r := m.Lookup(was.Path)
+	if r == nil {
+		m.Records = append(m.Records, was)
+		m.Sort()
+		r = m.Lookup(was.Path)
+	}
+	was.Group = r.Group
+	*r = was
+	r.Xattrs = append(slices.Clone(r.Xattrs), refused...)
+	slices.SortFunc(r.Xattrs, func(a, b layer.Xattr) int { return strings.Compare(a.Name, b.Name) })
 }
 
 func overlayKind(name string) string {
