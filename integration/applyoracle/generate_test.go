@@ -176,7 +176,11 @@ func (g *generator) capability() string {
 	b = le.AppendUint64(b, g.Uint64()&0xffffffff)
 	b = le.AppendUint64(b, 0)
 	if g.IntN(3) == 0 {
-		le.PutUint32(b, 0x03000000|uint32(g.IntN(4)))
+		flags := uint32(g.IntN(2))
+		if g.IntN(20) == 0 {
+			flags = 2 // not a flag the kernel knows
+		}
+		le.PutUint32(b, 0x03000000|flags)
 		b = le.AppendUint32(b, uint32(g.IntN(2)*1000))
 	}
 	return string(b)
