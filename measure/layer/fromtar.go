@@ -51,6 +51,7 @@ type layerDir struct {
 	names    int   // live names
 	held     int64 // bytes kept for names, targets and attributes
 	expanded int64 // content bytes hashed
+	steps    int   // components looked at while links were followed
 	hash     hash.Hash
 	buf      []byte
 	warnings []string

@@ -3,10 +3,12 @@ package layer_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealift/sealift/measure/layer"
 )
@@ -126,6 +128,35 @@ func TestFromTarStreams(t *testing.T) {
 	}
 	if got := after.TotalAlloc - before.TotalAlloc; got > 16<<20 {
 		t.Errorf("%d bytes allocated for 300 MiB of one file", got)
+	}
+}
+
+// Deep paths, and deep paths behind links, must not cost hours.
+func TestFromTarDeepPaths(t *testing.T) {
+	deep := strings.Repeat("d/", 2000)
+	var entries []entry
+	for i := range 500 {
+		entries = append(entries, file(fmt.Sprintf("%sf%d", deep, i), ""))
+	}
+	start := time.Now()
+	if m := fromTar(t, entries...); len(m.Records) != 2500 {
+		t.Errorf("%d records", len(m.Records))
+	}
+	entries = []entry{file(deep+"f", "")}
+	for i := range 38 {
+		entries = append(entries, symlink(fmt.Sprintf("l%d", i), fmt.Sprintf("l%d", i+1)))
+	}
+	entries = append(entries, symlink("l38", "d"))
+	for i := range 500 {
+		entries = append(entries, file(fmt.Sprintf("l0/%sf%d", deep[2:], i), ""))
+	}
+	_, err := layer.FromTar(bytes.NewReader(makeTar(t, entries...)))
+	var m *layer.MeaninglessError
+	if !errors.As(err, &m) || m.Reason != layer.ReasonTooMany {
+		t.Errorf("got %v", err)
+	}
+	if d := time.Since(start); d > time.Minute {
+		t.Errorf("took %v", d)
 	}
 }
 

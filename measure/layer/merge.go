@@ -39,14 +39,19 @@ type merged struct {
 }
 
 func (t *cumulative) add(index int, m *Manifest) error {
+	gone := map[string]bool{}  // removed with everything below
+	empty := map[string]bool{} // only what is below is removed
 	for i := range m.Records {
 		r := &m.Records[i]
-		if r.Type == Whiteout {
-			t.remove(r.Path, true)
-		} else if r.Opaque {
-			t.remove(r.Path, false)
+		old, exists := t.records[r.Path]
+		switch {
+		case r.Opaque:
+			empty[r.Path] = true
+		case r.Type == Whiteout, exists && old.Type == Dir && !r.Type.IsDir():
+			gone[r.Path] = true
 		}
 	}
+	t.remove(gone, empty)
 	for i := range m.Records {
 		r := &m.Records[i]
 		if r.Type == Whiteout || r.Path == "" {
@@ -59,21 +64,18 @@ func (t *cumulative) add(index int, m *Manifest) error {
 	return nil
 }
 
-// remove takes away what is below path and, with self, path itself.
-func (t *cumulative) remove(path string, self bool) {
-	if self {
-		old, ok := t.records[path]
-		delete(t.records, path)
-		if !ok || old.Type != Dir {
-			return
-		}
-	}
-	prefix := path + "/"
-	if path == "" {
-		prefix = ""
+// remove takes away gone and what is below gone and empty, in one pass.
+func (t *cumulative) remove(gone, empty map[string]bool) {
+	if len(gone) == 0 && len(empty) == 0 {
+		return
 	}
 	for p := range t.records {
-		if strings.HasPrefix(p, prefix) {
+		out := gone[p]
+		for up := p; !out && up != ""; {
+			up = parentOf(up)
+			out = gone[up] || empty[up]
+		}
+		if out {
 			delete(t.records, p)
 		}
 	}
@@ -101,8 +103,6 @@ func (t *cumulative) put(index int, m *Manifest, r Record) error {
 		}
 	case r.Type == Dir && exists && old.Type == Dir:
 		r.Xattrs = mergeXattrs(old.Xattrs, r.Xattrs, r.Mode)
-	case exists && old.Type == Dir:
-		t.remove(r.Path, true)
 	}
 	if r.Type == Dir {
 		r.MTime, r.Opaque = 0, false

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -115,6 +116,8 @@ func (m *measurer) bind(dir string) *Binding {
 	if b.class == ClassNone {
 		return &Binding{class: b.class, reason: b.reason, dir: dir}
 	}
+	// Bindings live long and there are many: no spare room.
+	b.names, b.ids, b.dirs = bytes.Clone(b.names), slices.Clone(b.ids), slices.Clone(b.dirs)
 	return b
 }
 
