@@ -76,15 +76,9 @@ func (b PrivateBundle) Write(config []byte) error {
 	return writeNew(filepath.Join(b.Dir, "config.json"), config)
 }
 
-// Exists says whether the bundle has been written and not been removed.
-func (b PrivateBundle) Exists() bool {
-	_, err := os.Lstat(b.Dir)
-	return err == nil
-}
-
-// Foreign says whether the private bundle stands for another bundle than owner.
-// Without a bundle it does not.
-func (b PrivateBundle) Foreign(owner string) (bool, error) {
+// Owned says whether the private bundle is there and stands for the bundle
+// directory owner.
+func (b PrivateBundle) Owned(owner string) (bool, error) {
 	got, err := os.ReadFile(filepath.Join(b.Dir, ownerFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -92,7 +86,7 @@ func (b PrivateBundle) Foreign(owner string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("private bundle: %w", err)
 	}
-	return string(got) != owner, nil
+	return string(got) == owner, nil
 }
 
 func privateDir(dir string) error {

@@ -73,6 +73,15 @@ func deleteByHand(stateDir string, pid int) bool {
 	return os.RemoveAll(stateDir) == nil
 }
 
+// InitPid is the pid of init in runc's state directory of a container.
+func InitPid(stateDir string) (int, error) {
+	st, err := readState(stateDir)
+	if err != nil {
+		return 0, err
+	}
+	return st.InitPid, nil
+}
+
 func readState(dir string) (*runcState, error) {
 	path := filepath.Join(dir, "state.json")
 	info, err := os.Lstat(path)

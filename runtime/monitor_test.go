@@ -144,9 +144,9 @@ func TestPrivateBundle(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(b.Dir, "config.json")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a stale config.json stays: %v", err)
 	}
-	for owner, want := range map[string]bool{"/c/c1": false, "/d/c1": true} {
-		if got, err := b.Foreign(owner); err != nil || got != want {
-			t.Errorf("foreign to %s: %v, %v", owner, got, err)
+	for owner, want := range map[string]bool{"/c/c1": true, "/d/c1": false} {
+		if got, err := b.Owned(owner); err != nil || got != want {
+			t.Errorf("owned by %s: %v, %v", owner, got, err)
 		}
 	}
 	for range 2 {

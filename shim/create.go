@@ -60,7 +60,7 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	}
 	resp, err := s.create(ctx, p)
 	if err != nil {
-		s.forget(r.ID, p.container)
+		s.abandon(r.ID, p)
 		s.createFailed(ns, r.ID, err)
 		return nil, errgrpc.ToGRPC(err)
 	}
@@ -71,11 +71,27 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 // reserve takes the container's private bundle before the agent is asked, so
 // that nothing is asked for a container whose name is taken.
 func (p *plan) reserve() error {
+	left, err := stateLeft(p.root, p.request.ID)
+	if err != nil {
+		return err
+	}
 	m := p.container.measured
-	return m.Private.Reserve(m.Bundle, func() bool {
-		left, err := stateLeft(p.root, p.request.ID)
-		return err == nil && !left
-	})
+	if left {
+		return fmt.Errorf("the OCI runtime has a container of this name in %s: %w", m.State, errdefs.ErrAlreadyExists)
+	}
+	return m.Private.Reserve(p.bundle, func() bool { return true })
+}
+
+// abandon forgets a container that could not be made. Where runc was stopped
+// half-way its private bundle stays: it tells the delete action, which containerd
+// runs next, that runc's state is ours to clear.
+func (s *service) abandon(id string, p *plan) {
+	if left, err := stateLeft(p.root, id); err != nil || left {
+		s.drop(id)
+		s.monitor.Forget(p.container.measured.Bundle)
+		return
+	}
+	s.forget(id, p.container)
 }
 
 func (s *service) createFailed(namespace, id string, why error) {
@@ -93,6 +109,8 @@ type plan struct {
 	options   *runcoptions.Options
 	spec      *runtime.Spec
 	container *container
+	// bundle is containerd's bundle directory, without symbolic links.
+	bundle string
 	// root is the directory that holds the OCI runtime's state directories.
 	root string
 }
@@ -158,7 +176,7 @@ func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error
 			FastDelete: runtime.CanDeleteByHand(options.GetBinaryName(), options.GetSystemdCgroup(), spec.OCI),
 		},
 	}
-	return &plan{namespace: ns, request: q, options: options, spec: spec, container: c, root: root}, nil
+	return &plan{namespace: ns, request: q, options: options, spec: spec, container: c, bundle: bundle, root: root}, nil
 }
 
 // seesHost says whether the agent can only have let this container pass because

@@ -40,7 +40,11 @@ func remove(ctx context.Context, v invocation, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("bundle: %w", err)
 	}
-	bundle := filepath.Join(filepath.Dir(cwd), v.id)
+	tasks, err := filepath.EvalSymlinks(filepath.Dir(cwd))
+	if err != nil {
+		return fmt.Errorf("bundle: %w", err)
+	}
+	bundle := filepath.Join(tasks, v.id)
 	binary, err := stock.ReadRuntime(bundle)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("bundle: %w", err)
@@ -60,18 +64,17 @@ func remove(ctx context.Context, v invocation, stdout io.Writer) error {
 		return err
 	}
 	var problems []error
-	// What another containerd's container of this name has is not ours to clear.
-	foreign, err := private.Foreign(bundle)
+	ours, err := private.Owned(bundle)
 	if err != nil {
 		problems = append(problems, err)
 	}
-	left, unfinished := false, false
-	if !foreign {
-		unfinished = private.Exists()
-		if left, err = stateLeft(r.Root, v.id); err != nil {
-			problems = append(problems, err)
-		}
+	left, err := stateLeft(r.Root, v.id)
+	if err != nil {
+		problems = append(problems, err)
 	}
+	// Another containerd's container may have the same name, and lives on: the
+	// OCI runtime's state is ours only if our private bundle or init's pid says so.
+	left = left && (ours || sameInit(filepath.Join(r.Root, v.id), bundle))
 	if left {
 		// The shim died before its container: the container dies now.
 		if err := r.Delete(ctx, v.id, &runc.DeleteOpts{Force: true}); err != nil {
@@ -82,12 +85,11 @@ func remove(ctx context.Context, v invocation, stdout io.Writer) error {
 	if err := mount.UnmountRecursive(filepath.Join(bundle, "rootfs"), 0); err != nil {
 		problems = append(problems, fmt.Errorf("rootfs: %w", err))
 	}
-	if !foreign {
+	// A private bundle that is still there is one that Delete never came to.
+	if ours {
 		if err := private.Remove(); err != nil {
 			problems = append(problems, err)
 		}
-	}
-	if left || unfinished {
 		if err := reportDeath(ctx, v, exit); err != nil {
 			problems = append(problems, err)
 		}
@@ -124,6 +126,17 @@ func stateLeft(root, id string) (bool, error) {
 		return true, fmt.Errorf("OCI runtime state: %w", err)
 	}
 	return true, nil
+}
+
+// sameInit says whether the OCI runtime's state is of the container whose init
+// this bundle's pid file names. It covers the loss of the private bundle.
+func sameInit(state, bundle string) bool {
+	pid, err := runc.ReadPidFile(filepath.Join(bundle, process.InitPidFile))
+	if err != nil {
+		return false
+	}
+	init, err := runtime.InitPid(state)
+	return err == nil && init == pid
 }
 
 // dropSocket removes the socket of a shim that died before it could, unless a

@@ -234,3 +234,27 @@ func alive(pid int) bool {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	return err == nil && !strings.Contains(string(b), ") Z ")
 }
+
+// What the OCI runtime has under a name is ours if it has the init of our pid
+// file; another containerd's container of the same name is not.
+func TestSameInit(t *testing.T) {
+	state, bundle := t.TempDir(), t.TempDir()
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if sameInit(state, bundle) {
+		t.Error("nothing is the same as nothing")
+	}
+	write(filepath.Join(bundle, "init.pid"), "42")
+	write(filepath.Join(state, "state.json"), `{"id":"c1","init_process_pid":42}`)
+	if !sameInit(state, bundle) {
+		t.Error("our own container is not recognised")
+	}
+	write(filepath.Join(state, "state.json"), `{"id":"c1","init_process_pid":43}`)
+	if sameInit(state, bundle) {
+		t.Error("another container is taken for ours")
+	}
+}
