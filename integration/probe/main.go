@@ -188,6 +188,8 @@ func call(c *node.Client, q Request) ([]byte, error) {
 		if err = protojson.Unmarshal(q.Message, m); err == nil {
 			resp, err = c.Report(ctx, m)
 		}
+	case "Burst":
+		return burst(q.Message)
 	case "Status":
 		resp, err = c.Status(ctx, &nodev1.StatusRequest{})
 	case "Acknowledge":

@@ -153,3 +153,21 @@ func (s *Stage) Launch(req *nodev1.LaunchRequest) (*nodev1.LaunchResponse, error
 	resp := &nodev1.LaunchResponse{}
 	return resp, s.probe.Call("Launch", req, resp)
 }
+
+// Burst asks for launches that are released together, and returns their
+// sequence numbers.
+func (s *Stage) Burst(reqs []*nodev1.LaunchRequest) (seqs []uint64, err error) {
+	var raw []json.RawMessage
+	for _, r := range reqs {
+		m, err := protojson.Marshal(r)
+		if err != nil {
+			return nil, err
+		}
+		raw = append(raw, m)
+	}
+	b, err := s.probe.exchange(map[string]any{"method": "Burst", "message": raw})
+	if err != nil {
+		return nil, err
+	}
+	return seqs, json.Unmarshal(b, &seqs)
+}
