@@ -54,7 +54,7 @@ func once(ctx context.Context, c *client.Client, image client.Image, s settings,
 	}
 	container, err := c.NewContainer(ctx, id,
 		client.WithSnapshotter(s.snapshotter), client.WithImage(image), client.WithNewSnapshot(id, image),
-		client.WithNewSpec(oci.WithImageConfig(image), oci.WithProcessArgs(args...)),
+		client.WithNewSpec(append([]oci.SpecOpts{oci.WithImageConfig(image), oci.WithProcessArgs(args...)}, s.specOptions()...)...),
 		client.WithRuntime(name, nil))
 	if err != nil {
 		return t, err

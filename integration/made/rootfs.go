@@ -23,7 +23,7 @@ const suite = "trixie"
 var packages = []string{
 	"acl", "attr", "busybox-static", "ca-certificates", "containerd", "criu", "curl",
 	"e2fsprogs", "erofs-utils", "file", "iproute2", "iptables", "jq", "kmod", "less",
-	"libcap2-bin", "netcat-openbsd", "nftables", "openssl", "procps", "python3-minimal",
+	"libcap2-bin", "lsof", "netcat-openbsd", "nftables", "openssl", "procps", "python3-minimal",
 	"rsync", "runc", "strace", "swtpm", "swtpm-tools", "tpm2-tools", "util-linux",
 }
 

@@ -18,22 +18,26 @@ func (n *Node) Import(ctx context.Context, img *image.Image, args ...string) err
 }
 
 // Registry starts a registry on the node's loopback that serves an image under
-// a name, and returns the reference to pull.
-func (n *Node) Registry(ctx context.Context, name string, img *image.Image) (string, error) {
+// some names, and returns its address.
+func (n *Node) Registry(ctx context.Context, img *image.Image, names ...string) (string, error) {
 	if err := n.InstallTool(ctx, "registry"); err != nil {
 		return "", err
 	}
 	if _, err := n.RunCmd(ctx, host.Cmd{
-		Args:  []string{"sh", "-euc", "mkdir -p /srv/layouts/" + name + "; tar -C /srv/layouts/" + name + " -x"},
+		Args:  []string{"sh", "-euc", "mkdir -p /srv/layout; tar -C /srv/layout -x"},
 		Stdin: archive(img),
 	}); err != nil {
 		return "", err
 	}
-	d, err := n.Daemon("registry", host.Cmd{Args: []string{"registry", registryAddress, name + "=/srv/layouts/" + name}})
+	args := []string{"registry", registryAddress}
+	for _, name := range names {
+		args = append(args, name+"=/srv/layout")
+	}
+	d, err := n.Daemon("registry", host.Cmd{Args: args})
 	if err != nil {
 		return "", err
 	}
-	return registryAddress + "/" + name + ":latest", n.await(ctx, d, "curl", "-sf", "http://"+registryAddress+"/v2/")
+	return registryAddress, n.await(ctx, d, "curl", "-sf", "http://"+registryAddress+"/v2/")
 }
 
 func archive(img *image.Image) io.Reader {

@@ -52,11 +52,11 @@ func TestStockContainerd(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkLarge(t, n)
-			ref, err := n.Registry(ctx, "tiny", tiny)
+			address, err := n.Registry(ctx, tiny, "tiny")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if out, err := n.Ctr(ctx, "image", "pull", "--plain-http", ref); err != nil {
+			if out, err := n.Ctr(ctx, "image", "pull", "--plain-http", address+"/tiny:latest"); err != nil {
 				t.Errorf("pull: %s %v", out, err)
 			}
 		})
