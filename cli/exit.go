@@ -3,10 +3,12 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/containerd/ttrpc"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -115,9 +117,12 @@ func remote(err error) (*status.Status, bool) {
 
 // text is err for a person: an answer of the agent without its wrapping.
 func text(err error) string {
+	var away *node.UnavailableError
 	switch s, ok := remote(err); {
-	case errors.Is(err, ttrpc.ErrClosed):
-		return "the agent closed the connection\nhint: systemctl status sealiftd; only root's sealift at its installed path may ask"
+	case errors.As(err, &away) && errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("agent at %s: %v\nhint: only root may ask it", away.Socket, away.Err)
+	case errors.Is(err, ttrpc.ErrClosed), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+		return "the agent closed the connection\nhint: it speaks only to root's own sealift, as it is at its installed path (node.cli in its configuration); journalctl -u sealiftd says whom it turned away"
 	case ok && s.Code() == codes.Unimplemented:
 		return "the agent does not know this request: " + s.Message() + "\nhint: sealift version shows both versions; the agent may be older"
 	case ok:

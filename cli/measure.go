@@ -97,6 +97,7 @@ type measuredLayer struct {
 	Digest   string `json:"digest"`
 	Tree     string `json:"tree,omitempty"`
 	Binding  string `json:"binding,omitempty"`
+	Why      string `json:"why,omitempty"`
 	Files    int64  `json:"files,omitempty"`
 	Bytes    int64  `json:"bytes,omitempty"`
 
@@ -199,7 +200,7 @@ func (a *app) measureDir(ctx context.Context, dir string, m measureOptions) erro
 		return err
 	}
 	answer := measuredLayer{Digest: res.Manifest.Digest().String(), Files: res.Files, Bytes: res.Bytes,
-		Binding: string(res.Binding.Class()), Differences: res.Differences}
+		Binding: string(res.Binding.Class()), Why: res.Binding.Reason(), Differences: res.Differences}
 	if err := res.Binding.Close(); err != nil {
 		return fmt.Errorf("measure %s: %w", dir, err)
 	}
@@ -234,7 +235,11 @@ func (a *app) showDir(m measuredLayer) error {
 	if m.Tree != "" {
 		rows = append(rows, []string{"as a tree", m.Tree})
 	}
-	rows = append(rows, []string{"binding", m.Binding}, []string{"content", fmt.Sprintf("%d files, %s", m.Files, size(m.Bytes))})
+	binding := m.Binding
+	if m.Why != "" {
+		binding += ": " + m.Why
+	}
+	rows = append(rows, []string{"binding", binding}, []string{"content", fmt.Sprintf("%d files, %s", m.Files, size(m.Bytes))})
 	if err := a.table(rows); err != nil {
 		return err
 	}

@@ -117,6 +117,11 @@ func measures(t *testing.T, n *node.Node) {
 		t.Errorf("bundles differ:\n%s%s", a, d)
 	}
 	sealift(t, n, 1, "sealift measure docker.io/library/absent:1")
+	// The agent speaks to the installed program only (a copy of the same content
+	// is that program), whatever the uid.
+	if out := sealift(t, n, 3, "cp /usr/local/bin/sealift /root/other; echo >> /root/other; /root/other status"); !strings.Contains(out, "at its installed path") {
+		t.Errorf("another program: %s", out)
+	}
 }
 
 // A policy that wants a signature refuses until the bundle is there; versions go
