@@ -97,7 +97,7 @@ func (s *cliService) Measure(ctx context.Context, req *nodev1.MeasureRequest, ou
 	if err != nil {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
-	return out.Send(&nodev1.MeasureUpdate{State: "done", Digest: img.Manifest.String(), Reasons: reasons})
+	return out.Send(&nodev1.MeasureUpdate{State: "done", Digest: img.Manifest.String(), Reasons: node.Sendable(reasons)})
 }
 
 func (s *cliService) ImportReference(ctx context.Context, req *nodev1.ImportReferenceRequest) (*nodev1.ImportReferenceResponse, error) {

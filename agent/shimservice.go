@@ -81,7 +81,7 @@ func (s *shimService) Launch(ctx context.Context, req *nodev1.LaunchRequest) (*n
 	if err := fault.Point("launch.before-reply"); err != nil {
 		return nil, err
 	}
-	return &nodev1.LaunchResponse{Outcome: &nodev1.LaunchResponse_Committed{Committed: &nodev1.Committed{Seq: seq, WouldRefuse: v.WouldRefuse}}}, nil
+	return &nodev1.LaunchResponse{Outcome: &nodev1.LaunchResponse_Committed{Committed: &nodev1.Committed{Seq: seq, WouldRefuse: node.Sendable(v.WouldRefuse)}}}, nil
 }
 
 // admit remembers a committed container.
@@ -100,7 +100,7 @@ func (a *Agent) admit(req *nodev1.LaunchRequest, f *launch.Finding, seq uint64, 
 }
 
 func refused(seq uint64, reasons []*nodev1.Reason) *nodev1.LaunchResponse {
-	return &nodev1.LaunchResponse{Outcome: &nodev1.LaunchResponse_Refused{Refused: &nodev1.Refused{Seq: seq, Reasons: reasons}}}
+	return &nodev1.LaunchResponse{Outcome: &nodev1.LaunchResponse_Refused{Refused: &nodev1.Refused{Seq: seq, Reasons: node.Sendable(reasons)}}}
 }
 
 // tenant is whose log space a refusal costs: the namespace, where it is one.

@@ -4,7 +4,8 @@
 //	probe try [-uid N] [-socket PATH]     connect, say hello, and tell how it went
 //	probe borrow PROGRAM [ARG...]         connect, give the connection to a child
 //	                                      that says hello, and become PROGRAM
-//	probe serve                           carry out the requests of standard input
+//	probe serve                           carry out the requests of standard input,
+//	                                      and look at roots as a container would
 package main
 
 import (
@@ -118,12 +119,13 @@ func child() error {
 	return hello(c)
 }
 
-// Request is a line of standard input: a call, or raw bytes for a connection
-// of their own. Reply is the line that answers it.
+// Request is a line of standard input: a call, raw bytes for a connection of
+// their own, or a root to look at. Reply is the line that answers it.
 type Request struct {
 	Method  string          `json:"method"`
 	Message json.RawMessage `json:"message"`
 	Raw     []byte          `json:"raw"`
+	View    *View           `json:"view"`
 }
 
 type Reply struct {
@@ -143,9 +145,15 @@ func serve(r io.Reader, w io.Writer) error {
 		}
 		var a Reply
 		err := error(nil)
-		if q.Raw != nil {
+		switch {
+		case q.Raw != nil:
 			err = raw(q.Raw)
-		} else {
+		case q.View != nil:
+			var lines []string
+			if lines, err = q.View.lines(); err == nil {
+				a.Message, err = json.Marshal(lines)
+			}
+		default:
 			if c == nil {
 				c, err = node.Dial(context.Background(), node.Socket, "shim", "probe")
 			}

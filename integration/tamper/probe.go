@@ -67,6 +67,16 @@ func (p *Probe) Raw(b []byte) error {
 	return err
 }
 
+// View mounts the layers, bottom first, with an upper as a container's root and
+// describes all that can be seen, a line for each path.
+func (p *Probe) View(lower []string, upper, work string) (lines []string, err error) {
+	b, err := p.exchange(map[string]any{"view": map[string]any{"lower": lower, "upper": upper, "work": work}})
+	if err != nil {
+		return nil, err
+	}
+	return lines, json.Unmarshal(b, &lines)
+}
+
 func (p *Probe) exchange(q any) (json.RawMessage, error) {
 	line, err := json.Marshal(q)
 	if err != nil {
@@ -147,6 +157,9 @@ func nodeMounts(mounts []mount.Mount) (out []*nodev1.Mount) {
 	}
 	return out
 }
+
+// Probe is the one at a shim's path.
+func (s *Stage) Probe() *Probe { return s.probe }
 
 // Launch asks the agent as a shim would, and creates nothing.
 func (s *Stage) Launch(req *nodev1.LaunchRequest) (*nodev1.LaunchResponse, error) {
