@@ -11,13 +11,14 @@ import (
 const overlayParameters = "/sys/module/overlay/parameters"
 
 // strictOptions make overlay ignore the xattrs by which a layer can show content
-// from somewhere else than its measured files.
-var strictOptions = []string{"redirect_dir=nofollow", "metacopy=off"}
+// from somewhere else than its measured files, and what the work directory
+// keeps of earlier mounts.
+var strictOptions = []string{"index=off", "redirect_dir=nofollow", "metacopy=off"}
 
 // overlayStrict is whether this kernel knows strictOptions. metacopy came with
 // Linux 4.19, redirect_dir=nofollow with 4.15.
 var overlayStrict = sync.OnceValue(func() bool {
-	for _, name := range []string{"metacopy", "redirect_dir"} {
+	for _, name := range []string{"index", "metacopy", "redirect_dir"} {
 		if _, err := os.Stat(overlayParameters + "/" + name); err != nil {
 			return false
 		}

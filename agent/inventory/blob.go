@@ -74,7 +74,7 @@ func (d *Daemon) Blob(ctx context.Context, ns string, dgst digest.Digest) (io.Re
 		return nil, d.wrap("blob "+dgst.String(), err)
 	}
 	if root := d.contentRoot(ctx); root != "" {
-		f, err := os.Open(filepath.Join(root, "blobs", dgst.Algorithm().String(), dgst.Encoded()))
+		f, err := os.Open(blobFile(root, dgst))
 		if err == nil {
 			return f, nil
 		}
@@ -89,6 +89,10 @@ func (d *Daemon) Blob(ctx context.Context, ns string, dgst digest.Digest) (io.Re
 		return nil, d.wrap("blob "+dgst.String(), err)
 	}
 	return &streamReader{recv: s.Recv, cancel: cancel}, nil
+}
+
+func blobFile(root string, dgst digest.Digest) string {
+	return filepath.Join(root, "blobs", dgst.Algorithm().String(), dgst.Encoded())
 }
 
 // contentRoot asks containerd where its content store is; "" where that cannot

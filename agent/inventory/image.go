@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"sync"
 
@@ -80,9 +83,50 @@ func (d *Daemon) Image(ctx context.Context, ns, name, snapshotter, snapshot stri
 			}
 		}
 	}
+	if err := d.unchanged(ctx, ns, chosen); err != nil {
+		return nil, fmt.Errorf("image %s: %w", name, err)
+	}
 	out := *chosen
 	out.Name = name
 	return &out, nil
+}
+
+// unchanged looks again at the blobs that say what an image is. What is known of
+// them stays true, but containerd's clients read them each time, and make the
+// arguments, environment and user of a new container from what they find. Blobs
+// that are gone mislead nobody.
+func (d *Daemon) unchanged(ctx context.Context, ns string, i *Image) error {
+	root := d.contentRoot(ctx)
+	for _, dgst := range []digest.Digest{i.Target, i.Manifest, i.Config} {
+		if root == "" {
+			if _, err := d.metadata(ctx, ns, dgst); err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			continue
+		}
+		b, err := readBounded(blobFile(root, dgst))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return fmt.Errorf("blob %s: %w", dgst, err)
+		}
+		if found := dgst.Algorithm().FromBytes(b); found != dgst {
+			return &CorruptError{Wanted: dgst, Found: found}
+		}
+	}
+	return nil
+}
+
+// readBounded reads a small file whole, and more than maxMetadata of a large one,
+// so that it cannot have the digest of something that was read before.
+func readBounded(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxMetadata+1))
 }
 
 // ByManifest resolves a manifest that was seen before, if its content is still

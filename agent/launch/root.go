@@ -47,7 +47,10 @@ func (x *Examiner) root(ctx context.Context, d *inventory.Daemon, req *nodev1.La
 	switch {
 	case ch.Kind == chain.Plain || !f.Facts.HasImage:
 		x.withoutImage(ctx, req, f)
-		return
+		if ch.Upper == "" {
+			return
+		}
+		x.upper(ctx, d, req, c, watched, f)
 	case f.Image == nil:
 		// That the image could not be read has been said.
 		return
@@ -230,7 +233,7 @@ func layerName(n int, l inventory.Layer) string { return fmt.Sprintf("%d %s", n+
 // a container that has been watched since its first start.
 func (x *Examiner) upper(ctx context.Context, d *inventory.Daemon, req *nodev1.LaunchRequest, c *inventory.Container, watched *Watched, f *Finding) {
 	if f.chain.Upper == "" {
-		if f.chain.Kind == chain.Overlay && len(f.chain.Lowers) > 0 {
+		if len(f.chain.Lowers) > 0 && f.chain.Lowers[len(f.chain.Lowers)-1].Dir != "" {
 			// Without an upper the topmost layer's own attributes are the root's.
 			f.rootAttributes(f.chain.Lowers[len(f.chain.Lowers)-1].Dir)
 		}
@@ -238,7 +241,8 @@ func (x *Examiner) upper(ctx context.Context, d *inventory.Daemon, req *nodev1.L
 	}
 	r, err := chain.ExamineRoot(f.chain.Upper)
 	switch {
-	case watched.is(f.chain.Upper, r) && !r.Empty:
+	case watched.is(f.chain.Upper, r) && (err != nil || !r.Empty):
+		// Its attributes are its own work too.
 		f.Record.Root.Upper, f.clean = "restart", true
 		return
 	case err != nil:
@@ -276,6 +280,10 @@ func (x *Examiner) checkpointUpper(ctx context.Context, d *inventory.Daemon, ns 
 	}
 	found := res.Manifest.Digest()
 	f.Record.Root.UpperDigest = found.String()
+	if len(res.Differences) > 0 {
+		// What no manifest can hold is in no checkpoint's either.
+		return false, &chain.Problem{Code: "upper-not-empty", Subject: "writable layer " + f.chain.Upper, Message: res.Differences[0].String()}
+	}
 	for _, l := range known {
 		want, err := x.References.Checkpoint(ctx, ns, l, d)
 		if err != nil {
@@ -315,6 +323,10 @@ func (x *Examiner) withoutImage(ctx context.Context, req *nodev1.LaunchRequest, 
 		return
 	}
 	digest := res.Manifest.TreeDigest().String()
+	if len(res.Differences) > 0 {
+		// They are not in the digest: a mount inside, an attribute nobody knows.
+		f.Facts.Content = append(f.Facts.Content, differences("rootfs", "", "", res.Differences)...)
+	}
 	f.Record.Root.Layers = []LayerRecord{{Found: digest, Class: string(tree.ClassNone), Why: "a directory outside any snapshotter"}}
 	f.Facts.Subject.TreeDigest = digest
 	f.Effective = x.Policies().Evaluate(f.Facts.Subject)

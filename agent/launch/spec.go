@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -20,13 +18,15 @@ import (
 	"github.com/sealift/sealift/runtime"
 )
 
-// Bind is a host path that the spec mounts into the container.
+// Bind is content from elsewhere that the spec mounts into the container: a host
+// path, or any file system that is not made of nothing.
 type Bind struct {
 	Destination string `json:"destination"`
 	Source      string `json:"source"`
 	// SHA256 is the content of a regular file; empty for anything else.
 	SHA256 string `json:"sha256,omitempty"`
-	Type   string `json:"type"`
+	// Type is what the host has at Source, or the file system's name.
+	Type string `json:"type"`
 	// CoversImage says that the image has something at the destination.
 	CoversImage bool `json:"covers_image,omitempty"`
 	Writable    bool `json:"writable,omitempty"`
@@ -79,16 +79,24 @@ func isBind(m specs.Mount) bool {
 	return m.Type == "bind" || m.Type == "rbind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 }
 
-// binds describes the host paths that the spec mounts.
+// empty are the file systems that bring nothing along but what the kernel says.
+var empty = map[string]bool{"": true, "proc": true, "sysfs": true, "tmpfs": true, "devpts": true, "mqueue": true, "cgroup": true, "cgroup2": true}
+
+// binds describes what the spec mounts from elsewhere.
 func binds(s *specs.Spec, lowers []string) ([]Bind, error) {
 	var out []Bind
+	budget := int64(maxBindHash)
 	for _, m := range s.Mounts {
 		if !isBind(m) {
+			if !empty[m.Type] {
+				out = append(out, Bind{Destination: m.Destination, Source: m.Source, Type: m.Type, Writable: !slices.Contains(m.Options, "ro"),
+					CoversImage: inImage(lowers, m.Destination)})
+			}
 			continue
 		}
 		b := Bind{Destination: m.Destination, Source: m.Source, Writable: !slices.Contains(m.Options, "ro"), CoversImage: inImage(lowers, m.Destination)}
 		var err error
-		b.Type, b.SHA256, err = hashFile(m.Source)
+		b.Type, b.SHA256, err = hashFile(m.Source, &budget)
 		if err != nil {
 			return nil, fmt.Errorf("mount of %s on %s: %w", m.Source, m.Destination, err)
 		}
@@ -97,26 +105,9 @@ func binds(s *specs.Spec, lowers []string) ([]Bind, error) {
 	return out, nil
 }
 
-// inImage looks the destination up in the layers as the container would.
-func inImage(lowers []string, path string) bool {
-	rel := strings.TrimLeft(filepath.Clean("/"+path), "/")
-	for _, l := range lowers {
-		root, err := unix.Open(l, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			continue
-		}
-		fd, err := unix.Openat2(root, rel, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
-		unix.Close(root)
-		if err == nil {
-			unix.Close(fd)
-			return true
-		}
-	}
-	return false
-}
-
-// hashFile returns the kind of path and, of a regular file, its SHA-256.
-func hashFile(path string) (kind, sum string, err error) {
+// hashFile returns the kind of path and, of a regular file that the budget has
+// room for, its SHA-256.
+func hashFile(path string, budget *int64) (kind, sum string, err error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return "missing", "", nil
@@ -140,9 +131,10 @@ func hashFile(path string) (kind, sum string, err error) {
 	default:
 		return "other", "", nil
 	}
-	if st.Size > maxBindHash {
+	if st.Size > *budget {
 		return "large-file", "", nil
 	}
+	*budget -= st.Size
 	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
 		return "", "", err
@@ -160,6 +152,7 @@ func hooks(s *specs.Spec) ([]Hook, error) {
 	if s.Hooks == nil {
 		return nil, nil
 	}
+	budget := int64(maxBindHash)
 	var out []Hook
 	for _, st := range []struct {
 		name  string
@@ -170,7 +163,7 @@ func hooks(s *specs.Spec) ([]Hook, error) {
 		{"startContainer", s.Hooks.StartContainer}, {"poststart", s.Hooks.Poststart}, {"poststop", s.Hooks.Poststop},
 	} {
 		for _, h := range st.hooks {
-			_, sum, err := hashFile(h.Path)
+			_, sum, err := hashFile(h.Path, &budget)
 			if err != nil {
 				return nil, fmt.Errorf("hook %s: %w", h.Path, err)
 			}

@@ -13,8 +13,10 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/image-spec/identity"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -120,6 +122,28 @@ func (s *Stage) Create(ctx context.Context, ns, id, snapshotter string, img cont
 		return nil, fmt.Errorf("container %s/%s: %w", ns, id, err)
 	}
 	return c, nil
+}
+
+// CreateApart makes a container that names the image and no snapshot, and a
+// snapshot of the image beside it, whose mounts a client can then give to the
+// task, changed or not.
+func (s *Stage) CreateApart(ctx context.Context, ns, id, snapshotter string, img containerd.Image) (containerd.Container, []mount.Mount, error) {
+	ctx = namespaces.WithNamespace(ctx, ns)
+	ids, err := img.RootFS(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	mounts, err := s.Client.SnapshotService(snapshotter).Prepare(ctx, id, identity.ChainID(ids).String(),
+		snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "test"}))
+	if err != nil {
+		return nil, nil, fmt.Errorf("snapshot %s/%s: %w", ns, id, err)
+	}
+	c, err := s.Client.NewContainer(ctx, id, containerd.WithImage(img), containerd.WithRuntime(node.Sealift, nil),
+		containerd.WithNewSpec(oci.WithProcessArgs("/bin/true"), oci.WithDefaultPathEnv))
+	if err != nil {
+		return nil, nil, fmt.Errorf("container %s/%s: %w", ns, id, err)
+	}
+	return c, mounts, nil
 }
 
 // Request is what a shim would ask the agent for the container.

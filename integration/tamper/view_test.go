@@ -48,6 +48,7 @@ func TestMountedView(t *testing.T) {
 			if resp := v.ask(t); resp.GetCommitted() == nil {
 				t.Fatalf("seed %d: the image as it was is refused: %v", seed, resp)
 			}
+			v.forget(t)
 		}
 		m := tamper.NewMutator(seed, v.layers, v.upper)
 		benign := seed%8 == 0
@@ -149,8 +150,13 @@ func (v *viewer) restore(t *testing.T) {
 		script += fmt.Sprintf("rm -rf %q; cp -aT %q %q\n", dir, filepath.Join(v.pristine, strings.TrimPrefix(dir, v.s.Inside(""))), dir)
 	}
 	run(t, "sh", "-c", script)
-	// To the agent it is a container that never started, whose writable layer is
-	// nobody's work.
+	v.forget(t)
+}
+
+// forget makes it a container that never started to the agent, whose writable
+// layer is nobody's work yet.
+func (v *viewer) forget(t *testing.T) {
+	t.Helper()
 	if err := os.Remove(v.s.Inside("/var/lib/sealift/containers/view/c.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}

@@ -40,6 +40,8 @@ func TestParseRefuses(t *testing.T) {
 	}{
 		{"redirects followed", "mount-option", overlay(append(up, "lowerdir=/s/1/fs", "redirect_dir=on")...)},
 		{"redirects follow", "mount-option", overlay(append(up, "lowerdir=/s/1/fs", "redirect_dir=follow")...)},
+		{"index", "mount-option", overlay(append(up, "lowerdir=/s/1/fs", "index=on")...)},
+		{"marks in user attributes", "mount-option", overlay(append(up, "lowerdir=/s/1/fs", "userxattr")...)},
 		{"metacopy", "mount-option", overlay(append(up, "lowerdir=/s/1/fs", "metacopy=on")...)},
 		{"verity of nobody's choosing", "mount-option", overlay(append(up, "lowerdir=/s/1/fs", "verity=off")...)},
 		{"lowerdir twice", "mount-option", overlay(append(up, "lowerdir=/s/1/fs", "lowerdir=/s/2/fs")...)},

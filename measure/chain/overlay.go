@@ -9,11 +9,13 @@ import (
 
 // overlayOptions are the options under which an overlay shows just its layers:
 // nothing that follows a redirect, takes data from a third place or maps names
-// (Documentation/filesystems/overlayfs.rst).
+// (Documentation/filesystems/overlayfs.rst). Nor index=on, under which a file in
+// the work directory can stand in for a layer's, nor userxattr, under which the
+// marks that were measured mean nothing and others do.
 var overlayOptions = map[string]bool{
 	"ro": true, "rw": true, "nosuid": true, "nodev": true, "noexec": true,
 	"noatime": true, "relatime": true, "nodiratime": true,
-	"index=off": true, "index=on": true, "metacopy=off": true, "volatile": true, "userxattr": true,
+	"index=off": true, "metacopy=off": true, "volatile": true,
 	"redirect_dir=nofollow": true, "redirect_dir=off": true,
 	"xino=off": true, "xino=on": true, "xino=auto": true, "nfs_export=off": true, "uuid=off": true, "uuid=null": true, "uuid=auto": true, "uuid=on": true,
 }
