@@ -16,9 +16,8 @@ import (
 
 // Where things are inside.
 const (
-	layouts   = "/srv/layouts"
-	logs      = "/var/log/daemons"
-	policyDir = "/etc/sealift/policy.d"
+	layouts = "/srv/layouts"
+	logs    = "/var/log/daemons"
 )
 
 // containerdConfig leaves out what has nothing to do with us.
@@ -37,8 +36,10 @@ type NodeOptions struct {
 	Binaries made.Variant
 	// Images are there as layouts, and imported by Node.Import.
 	Images []*image.Image
-	// Containerd is added to containerd's configuration.
+	// Containerd is added to containerd's configuration, ImportArgs to ctr's
+	// arguments when an image is imported.
 	Containerd string
+	ImportArgs []string
 }
 
 // Node is a machine with containerd, the agent and the shim where an
@@ -46,6 +47,8 @@ type NodeOptions struct {
 type Node struct {
 	*VM
 	Line node.Line
+
+	importArgs []string
 }
 
 // NewNode makes a machine, installs everything and starts it.
@@ -61,7 +64,7 @@ func NewNode(ctx context.Context, o NodeOptions) (_ *Node, err error) {
 		return nil, err
 	}
 	o.Files = append(files, o.Files...)
-	n := &Node{Line: o.Line}
+	n := &Node{Line: o.Line, importArgs: o.ImportArgs}
 	if n.VM, err = New(ctx, o.Options); err != nil {
 		return nil, err
 	}
@@ -125,27 +128,19 @@ func (n *Node) StartAgent(ctx context.Context) error {
 	return n.daemon(ctx, "sealiftd", `sealift status --json | grep -q '"log"'`)
 }
 
-// StopAgent ends the agent in order.
-func (n *Node) StopAgent(ctx context.Context) error { return n.stop(ctx, "sealiftd") }
-
-// StopContainerd ends containerd in order. Containers go on.
-func (n *Node) StopContainerd(ctx context.Context) error { return n.stop(ctx, "containerd") }
-
-func (n *Node) stop(ctx context.Context, name string) error {
-	_, err := n.Shell(ctx, fmt.Sprintf(`pid=$(cat /run/%[1]s.pid); kill $pid; while [ -d /proc/$pid ]; do sleep 0.1; done; rm /run/%[1]s.pid`, name))
-	return err
-}
-
 // patience is how long a daemon may take to serve, on a slow and busy machine.
-const patience = 90 * time.Second
+const patience = 3 * time.Minute
 
 // daemon starts a program that is to stay and waits until the probe succeeds.
 func (n *Node) daemon(ctx context.Context, name, probe string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("%s does not serve after %s", name, patience))
 	defer cancel()
+	if n.o.Systemd {
+		_, err := n.Shell(ctx, fmt.Sprintf("systemctl daemon-reload; systemctl start %s; until %s >/dev/null 2>&1; do sleep 0.2; done", name, probe))
+		return err
+	}
 	_, err := n.Shell(ctx, fmt.Sprintf(`mkdir -p %[2]s
 setsid %[1]s >>%[2]s/%[1]s </dev/null 2>&1 &
-echo $! >/run/%[1]s.pid
 until %[3]s >/dev/null 2>&1; do
 	[ -d /proc/$! ] || { echo %[1]s ended; exit 1; }
 	sleep 0.2
@@ -155,22 +150,12 @@ done`, name, logs, probe))
 
 // DumpLogs writes the end of every daemon's output, and of the console.
 func (n *Node) DumpLogs(ctx context.Context, w io.Writer) {
-	out, err := n.Shell(context.WithoutCancel(ctx), "tail -n 40 "+logs+"/* || true")
+	out, err := n.Shell(context.WithoutCancel(ctx), "tail -n 40 "+logs+"/* || journalctl --no-pager -n 100 || true")
 	fmt.Fprintf(w, "--- daemons: %v\n%s\n--- console\n%s\n", err, out, n.console(2000))
 }
 
-// Import gives containerd an image of NodeOptions.Images and unpacks it; args go
-// to ctr.
-func (n *Node) Import(ctx context.Context, img *image.Image, args ...string) error {
-	_, err := n.Shell(ctx, fmt.Sprintf("tar -C %s -c . | ctr image import %s -", layout(img), strings.Join(args, " ")))
-	return err
-}
-
-// WritePolicy writes a policy file and tells the agent.
-func (n *Node) WritePolicy(ctx context.Context, name, text string) error {
-	if err := n.WriteFile(ctx, policyDir+"/"+name, []byte(text), 0o644); err != nil {
-		return err
-	}
-	_, err := n.Shell(ctx, "kill -HUP $(cat /run/sealiftd.pid)")
+// Import gives containerd an image of NodeOptions.Images and unpacks it.
+func (n *Node) Import(ctx context.Context, img *image.Image) error {
+	_, err := n.Shell(ctx, fmt.Sprintf("tar -C %s -c . | ctr image import %s -", layout(img), strings.Join(n.importArgs, " ")))
 	return err
 }

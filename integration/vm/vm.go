@@ -35,6 +35,8 @@ type Options struct {
 	// /dev/vdc and so on, outside VM.ExtraDisk(0).
 	Disks []int64
 	Files []File
+	// Modules are kernel modules that nothing inside asks for by itself.
+	Modules []string
 	// Systemd makes it the init, which takes a minute more. Otherwise the init
 	// is a busybox that starts nothing but the guest program: no udev, no
 	// journal, no units.
@@ -44,7 +46,7 @@ type Options struct {
 }
 
 // bootTime is how long a boot may take, firmware and a busy machine included.
-const bootTime = 4 * time.Minute
+const bootTime = 8 * time.Minute
 
 // VM is a running machine, or one that is switched off. Run and what builds on
 // it are safe for concurrent use; what boots or ends the machine is not.
@@ -148,6 +150,9 @@ func (v *VM) Disk() string { return filepath.Join(v.dir, "disk") }
 // ExtraDisk is the file of one of Options.Disks.
 func (v *VM) ExtraDisk(i int) string { return filepath.Join(v.dir, fmt.Sprintf("extra%d", i)) }
 
+// Initrd returns the initrd it boots with.
+func (v *VM) Initrd() ([]byte, error) { return os.ReadFile(v.initrd()) }
+
 func (v *VM) payload() string   { return filepath.Join(v.dir, "payload") }
 func (v *VM) initrd() string    { return filepath.Join(v.dir, "initrd") }
 func (v *VM) variables() string { return filepath.Join(v.dir, "efivars") }
@@ -174,7 +179,18 @@ func (v *VM) PowerOn(ctx context.Context) (err error) {
 	if err := v.startQEMU(ctx); err != nil {
 		return err
 	}
-	return v.awaitBoot(ctx)
+	if err := v.awaitBoot(ctx); err != nil {
+		return err
+	}
+	return v.loadModules(ctx)
+}
+
+func (v *VM) loadModules(ctx context.Context) error {
+	if len(v.o.Modules) == 0 {
+		return nil
+	}
+	_, err := v.Run(ctx, append([]string{"modprobe", "-a"}, v.o.Modules...)...)
+	return err
 }
 
 // PowerCut ends the machine as if its plug were pulled: what the kernel had not
