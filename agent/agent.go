@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,7 +53,7 @@ type Agent struct {
 	daemons  []*inventory.Daemon
 	examiner *launch.Examiner
 	registry *registry
-	signed   *reference.Store
+	signed   atomic.Pointer[signed]
 	images   *images
 	policies atomic.Pointer[policy.Set]
 	recount  chan struct{}
@@ -119,14 +120,16 @@ func (a *Agent) openExaminer() error {
 	if err != nil {
 		return err
 	}
-	if a.signed, err = openSigned(a.config); err != nil {
+	signed, err := openSigned(a.config)
+	if err != nil {
 		return err
 	}
+	a.signed.Store(signed)
 	a.examiner = &launch.Examiner{
 		Daemons: map[string]*inventory.Daemon{}, References: refs, Watch: watch,
 		Layers:   launch.NewLayers(a.config.Measure.Workers),
 		Policies: a.policies.Load,
-		Signed:   a.signed,
+		Signed:   func() *reference.Store { return a.signed.Load().Store },
 	}
 	for _, d := range a.daemons {
 		a.examiner.Daemons[d.Address()] = d
@@ -255,7 +258,7 @@ func (a *Agent) close() error {
 	return errors.Join(errs...)
 }
 
-// reloadOnSignal reads the policies again on SIGHUP.
+// reloadOnSignal reads policies and trusted keys again on SIGHUP.
 func (a *Agent) reloadOnSignal(ctx context.Context) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -274,19 +277,25 @@ func (a *Agent) reloadOnSignal(ctx context.Context) {
 	}
 }
 
-// reload reads the policies again; on an error the old ones stay in force.
+// reload reads the policies and the trusted keys again; on an error the old ones stay in force.
 func (a *Agent) reload(ctx context.Context) error {
 	set, err := policy.LoadDir(a.config.Policy.Directory)
 	if err != nil {
 		return fmt.Errorf("policies: %w", err)
 	}
-	if set.Digest() == a.policies.Load().Digest() {
+	signed, err := openSigned(a.config)
+	if err != nil {
+		return err
+	}
+	keys := signed.records()
+	if set.Digest() == a.policies.Load().Digest() && slices.Equal(keys, a.signed.Load().records()) {
 		return nil
 	}
-	if _, err := a.log.Append(ctx, eventlog.Event{Type: "policy", Body: policyBody{Set: set.Digest(), Policies: policyRecords(set)}}); err != nil {
+	if _, err := a.log.Append(ctx, eventlog.Event{Type: "policy", Body: policyBody{Set: set.Digest(), Policies: policyRecords(set), Trust: keys}}); err != nil {
 		return err
 	}
 	a.policies.Store(set)
+	a.signed.Store(signed)
 	return nil
 }
 

@@ -101,7 +101,7 @@ func (s *cliService) Measure(ctx context.Context, req *nodev1.MeasureRequest, ou
 }
 
 func (s *cliService) ImportReference(ctx context.Context, req *nodev1.ImportReferenceRequest) (*nodev1.ImportReferenceResponse, error) {
-	v, err := s.a.signed.Import(req.GetEnvelope(), time.Now())
+	v, err := s.a.signed.Load().Import(req.GetEnvelope(), time.Now())
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}

@@ -27,6 +27,7 @@ type startBody struct {
 	Config      fileBody       `json:"config"`
 	Set         string         `json:"policy_set"`
 	Policies    []policyRecord `json:"policies,omitempty"`
+	Trust       []keyRecord    `json:"trust,omitempty"`
 	Containers  []string       `json:"running,omitempty"`
 }
 
@@ -53,10 +54,12 @@ type policyRecord struct {
 	Digest string `json:"digest"`
 }
 
-// policyBody is the body of "policy": a set of policies taking effect.
+// policyBody is the body of "policy": a set of policies and trusted keys taking
+// effect.
 type policyBody struct {
 	Set      string         `json:"set"`
 	Policies []policyRecord `json:"policies,omitempty"`
+	Trust    []keyRecord    `json:"trust,omitempty"`
 }
 
 func policyRecords(s *policy.Set) []policyRecord {
@@ -79,7 +82,7 @@ func (a *Agent) recordStart(ctx context.Context) error {
 		Build: a.build, Vouched: "self-reported",
 		TPM:    tpmBody{Device: a.device.Path(), Class: string(a.device.Class()), Manufacturer: props.Manufacturer, Firmware: props.Firmware},
 		Config: fileBody{Path: a.config.Source, SHA256: hex.EncodeToString(sum[:])},
-		Set:    set.Digest(), Policies: policyRecords(set),
+		Set:    set.Digest(), Policies: policyRecords(set), Trust: a.signed.Load().records(),
 	}
 	if body.Executables, err = a.executables(); err != nil {
 		return err

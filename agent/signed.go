@@ -12,7 +12,7 @@ import (
 
 // openSigned opens the store of signed references and says which of them have
 // no word any more.
-func openSigned(cfg *config.Config) (*reference.Store, error) {
+func openSigned(cfg *config.Config) (*signed, error) {
 	trust, err := reference.LoadTrust(cfg.Policy.Trust)
 	if err != nil {
 		return nil, fmt.Errorf("trusted keys: %w", err)
@@ -24,7 +24,27 @@ func openSigned(cfg *config.Config) (*reference.Store, error) {
 	for _, p := range s.Problems(time.Now()) {
 		slog.Warn("signed reference", "err", p)
 	}
-	return s, nil
+	return &signed{Store: s, keys: trust}, nil
+}
+
+// signed are the references that are believed, and by whose keys.
+type signed struct {
+	*reference.Store
+	keys []reference.Key
+}
+
+// keyRecord names a trusted key in the log.
+type keyRecord struct {
+	Name string `json:"name"`
+	ID   string `json:"id"`
+}
+
+func (s *signed) records() []keyRecord {
+	var out []keyRecord
+	for _, k := range s.keys {
+		out = append(out, keyRecord{k.Name, k.ID})
+	}
+	return out
 }
 
 // signedBy lists who vouches for a manifest: "KEY/BUNDLE" each.
@@ -33,7 +53,7 @@ func (a *Agent) signedBy(manifest string) []string {
 		return nil
 	}
 	var out []string
-	for _, f := range a.signed.Find(manifest, time.Now()) {
+	for _, f := range a.signed.Load().Find(manifest, time.Now()) {
 		out = append(out, f.SignedBy...)
 	}
 	return out

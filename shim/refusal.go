@@ -36,5 +36,5 @@ func refusal(namespace, id string, err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return errgrpc.ToGRPC(fmt.Errorf("sealift refused %s/%s: %w", namespace, id, err))
 	}
-	return errgrpc.ToGRPCf(errdefs.ErrUnavailable, "sealift refused %s/%s: %v", namespace, id, errgrpc.ToNative(err))
+	return errgrpc.ToGRPCf(errdefs.ErrUnavailable, "sealift refused %s/%s: %v\nno container was created", namespace, id, errgrpc.ToNative(err))
 }

@@ -57,8 +57,8 @@ TPM and writes the event log; shims ask it whether a container may start.
 
 While it is away nothing starts, and what runs goes on.
 
-Signals: SIGHUP reads the policies again (on an error the old ones stay in
-force); SIGTERM and SIGINT stop it.
+Signals: SIGHUP reads policies and trusted keys again (on an error the old ones
+stay in force); SIGTERM and SIGINT stop it.
 
 Exit codes: 0 stopped as asked, 1 it could not go on, 2 wrong usage.`,
 		Version:       version,

@@ -27,8 +27,8 @@ type Examiner struct {
 	Watch      *Watch
 	// Policies returns the policies that hold now.
 	Policies func() *policy.Set
-	// Signed finds the believed words on a manifest.
-	Signed *reference.Store
+	// Signed returns the signed references that are believed now.
+	Signed func() *reference.Store
 }
 
 // Finding is all that is known of a would-be container.
@@ -89,7 +89,7 @@ func (x *Examiner) Examine(ctx context.Context, req *nodev1.LaunchRequest) *Find
 		if f.Image.Target != f.Image.Manifest {
 			subject.IndexDigest = f.Image.Target.String()
 		}
-		for _, s := range x.Signed.Find(subject.ManifestDigest, time.Now()) {
+		for _, s := range x.Signed().Find(subject.ManifestDigest, time.Now()) {
 			subject.SignedBy = append(subject.SignedBy, s.SignedBy...)
 			f.signed = append(f.signed, s)
 		}
