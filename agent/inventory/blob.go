@@ -3,6 +3,7 @@ package inventory
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -166,8 +167,7 @@ func (d *Daemon) Tar(ctx context.Context, ns string, l Layer) (*Tar, error) {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		z, err := gzip.NewReader(t.raw)
 		if err != nil {
-			rc.Close()
-			return nil, fmt.Errorf("blob %s: gzip: %w", l.Blob, err)
+			return nil, errors.Join(cmp.Or(t.verifyBlob(), fmt.Errorf("blob %s: gzip: %w", l.Blob, err)), rc.Close())
 		}
 		plain = z
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
@@ -200,17 +200,27 @@ func (t *Tar) Read(p []byte) (int, error) { return t.tee.Read(p) }
 // Verify reads what is left and checks both digests. Its error is a
 // *CorruptError when one differs.
 func (t *Tar) Verify() error {
-	if _, err := io.Copy(io.Discard, t.tee); err != nil {
-		return fmt.Errorf("blob %s: %w", t.layer.Blob, err)
+	// What a changed blob does to its decompression is no news.
+	_, plainErr := io.Copy(io.Discard, t.tee)
+	if err := t.verifyBlob(); err != nil {
+		return err
 	}
+	if plainErr != nil {
+		return fmt.Errorf("blob %s: %w", t.layer.Blob, plainErr)
+	}
+	if found := t.plain.Digest(); t.layer.DiffID != "" && found != t.layer.DiffID {
+		return &CorruptError{Wanted: t.layer.DiffID, Found: found}
+	}
+	return nil
+}
+
+// verifyBlob reads what is left of the blob as it is stored.
+func (t *Tar) verifyBlob() error {
 	if _, err := io.Copy(io.Discard, t.raw); err != nil {
 		return fmt.Errorf("blob %s: %w", t.layer.Blob, err)
 	}
 	if found := t.compressed.Digest(); found != t.layer.Blob {
 		return &CorruptError{Wanted: t.layer.Blob, Found: found}
-	}
-	if found := t.plain.Digest(); t.layer.DiffID != "" && found != t.layer.DiffID {
-		return &CorruptError{Wanted: t.layer.DiffID, Found: found}
 	}
 	return nil
 }

@@ -117,11 +117,17 @@ func (e *CallError) Error() string { return e.Text }
 func (s *Stage) Create(ctx context.Context, ns, id, snapshotter string, img containerd.Image, opts ...oci.SpecOpts) (containerd.Container, error) {
 	ctx = namespaces.WithNamespace(ctx, ns)
 	c, err := s.Client.NewContainer(ctx, id, containerd.WithSnapshotter(snapshotter), containerd.WithImage(img), containerd.WithNewSnapshot(id, img),
-		containerd.WithRuntime(node.Sealift, nil), containerd.WithNewSpec(append([]oci.SpecOpts{oci.WithProcessArgs("/bin/true"), oci.WithDefaultPathEnv}, opts...)...))
+		containerd.WithRuntime(node.Sealift, nil), Spec(opts...))
 	if err != nil {
 		return nil, fmt.Errorf("container %s/%s: %w", ns, id, err)
 	}
 	return c, nil
+}
+
+// Spec is what the containers of the tests run when it is only about their
+// start.
+func Spec(opts ...oci.SpecOpts) containerd.NewContainerOpts {
+	return containerd.WithNewSpec(append([]oci.SpecOpts{oci.WithProcessArgs("/bin/true"), oci.WithDefaultPathEnv}, opts...)...)
 }
 
 // CreateApart makes a container that names the image and no snapshot, and a
@@ -138,8 +144,7 @@ func (s *Stage) CreateApart(ctx context.Context, ns, id, snapshotter string, img
 	if err != nil {
 		return nil, nil, fmt.Errorf("snapshot %s/%s: %w", ns, id, err)
 	}
-	c, err := s.Client.NewContainer(ctx, id, containerd.WithImage(img), containerd.WithRuntime(node.Sealift, nil),
-		containerd.WithNewSpec(oci.WithProcessArgs("/bin/true"), oci.WithDefaultPathEnv))
+	c, err := s.Client.NewContainer(ctx, id, containerd.WithImage(img), containerd.WithRuntime(node.Sealift, nil), Spec())
 	if err != nil {
 		return nil, nil, fmt.Errorf("container %s/%s: %w", ns, id, err)
 	}
