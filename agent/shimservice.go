@@ -53,6 +53,8 @@ func (s *shimService) Launch(ctx context.Context, req *nodev1.LaunchRequest) (*n
 	}
 	v := gate.Decide(f.Facts, f.Effective)
 	f.Record.SetVerdict(v.Reasons, v.WouldRefuse)
+	// From here on they are for people: the record has the names' own bytes.
+	v.Reasons, v.WouldRefuse = node.Sendable(v.Reasons), node.Sendable(v.WouldRefuse)
 	log := slog.With("namespace", req.GetNamespace(), "container", req.GetId())
 
 	recording := time.Now()
@@ -81,7 +83,7 @@ func (s *shimService) Launch(ctx context.Context, req *nodev1.LaunchRequest) (*n
 	if err := fault.Point("launch.before-reply"); err != nil {
 		return nil, err
 	}
-	return &nodev1.LaunchResponse{Outcome: &nodev1.LaunchResponse_Committed{Committed: &nodev1.Committed{Seq: seq, WouldRefuse: node.Sendable(v.WouldRefuse)}}}, nil
+	return &nodev1.LaunchResponse{Outcome: &nodev1.LaunchResponse_Committed{Committed: &nodev1.Committed{Seq: seq, WouldRefuse: v.WouldRefuse}}}, nil
 }
 
 // admit remembers a committed container.

@@ -40,7 +40,13 @@ type Protected struct {
 	Devices []Device
 	// Resolve follows symbolic links on the host; nil means paths as written.
 	Resolve func(string) (string, error)
+	// Identify tells the directory or file a path leads to, whatever its name
+	// there: a bind mount shows one under many. nil means that names decide.
+	Identify func(string) (FileID, error)
 }
+
+// FileID is a file system and an inode there.
+type FileID struct{ Dev, Ino uint64 }
 
 // Check lists what spec may not ask for. It looks at nothing but its arguments
 // (and what p.Resolve looks at).
@@ -151,8 +157,46 @@ func (p Protected) reaches(source, bundle string) (path, how string) {
 				return protected, above
 			}
 		}
+		if path, how := p.alias(c); path != "" {
+			return path, how
+		}
 	}
 	return "", ""
+}
+
+// alias finds out whether source, or a directory above it, is a protected path
+// under another name, or source one that holds it.
+func (p Protected) alias(source string) (path, how string) {
+	if p.Identify == nil {
+		return "", ""
+	}
+	self := map[FileID]string{}
+	holds := map[FileID]string{}
+	for _, protected := range p.Paths {
+		if id, err := p.Identify(protected); err == nil {
+			self[id] = protected
+		}
+		for dir := protected; dir != "/"; {
+			dir = filepath.Dir(dir)
+			if id, err := p.Identify(dir); err == nil {
+				holds[id] = protected
+			}
+		}
+	}
+	for at := source; ; at = filepath.Dir(at) {
+		// What cannot be looked at cannot be mounted either.
+		if id, err := p.Identify(at); err == nil {
+			if protected, ok := self[id]; ok {
+				return protected, "is within another name of"
+			}
+			if protected, ok := holds[id]; ok && at == source {
+				return protected, above
+			}
+		}
+		if at == "/" || at == "." {
+			return "", ""
+		}
+	}
 }
 
 // above is how a directory that holds a protected path reaches it.

@@ -21,7 +21,7 @@ const (
 // HostProtected is what is to be protected on this host, as it is now: a TPM can
 // appear late.
 func HostProtected() (Protected, error) {
-	p := Protected{Paths: []string{RunDir, State, Config}, Resolve: filepath.EvalSymlinks}
+	p := Protected{Paths: []string{RunDir, State, Config}, Resolve: filepath.EvalSymlinks, Identify: identify}
 	for _, pattern := range []string{"/dev/tpm[0-9]*", "/dev/tpmrm[0-9]*"} {
 		nodes, err := filepath.Glob(pattern)
 		if err != nil {
@@ -43,4 +43,12 @@ func HostProtected() (Protected, error) {
 		}
 	}
 	return p, nil
+}
+
+func identify(path string) (FileID, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return FileID{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return FileID{Dev: uint64(st.Dev), Ino: st.Ino}, nil
 }

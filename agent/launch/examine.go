@@ -192,6 +192,7 @@ func (f *Finding) brought() {
 }
 
 func (f *Finding) finish() {
+	f.bound()
 	f.Record.Policy = PolicyRecord{Digest: f.Effective.Digest(), Sources: f.Effective.Sources,
 		Content: string(f.Effective.Content), Level: string(f.Effective.Level)}
 }

@@ -89,8 +89,7 @@ func reasonRecords(in []*nodev1.Reason) (out []ReasonRecord, more int) {
 		if i == maxRecorded {
 			return out, len(in) - maxRecorded
 		}
-		out = append(out, ReasonRecord{Code: r.GetCode(), Subject: r.GetSubject(), Layer: r.GetLayer(), Path: r.GetPath(),
-			Message: r.GetMessage(), Wanted: r.GetWanted(), Found: r.GetFound()})
+		out = append(out, reasonRecord(r))
 	}
 	return out, 0
 }
