@@ -35,6 +35,9 @@ type Options struct {
 	// /dev/vdc and so on, outside VM.ExtraDisk(0).
 	Disks []int64
 	Files []File
+	// BootFiles is a directory inside that gets the kernel and the initrd of the
+	// machine itself, as "kernel" and "initrd".
+	BootFiles string
 	// Modules are kernel modules that nothing inside asks for by itself.
 	Modules []string
 	// Systemd makes it the init, which takes a minute more. Otherwise the init
@@ -137,10 +140,13 @@ func (v *VM) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := writePayload(v.payload(), v.o.Files); err != nil {
+	if err := writeInitrd(ctx, v.made, v.initrd()); err != nil {
 		return err
 	}
-	return writeInitrd(ctx, v.made, v.initrd())
+	if v.o.BootFiles != "" {
+		v.o.Files = append(v.o.Files, File{v.made.Kernel, v.o.BootFiles + "/kernel"}, File{v.initrd(), v.o.BootFiles + "/initrd"})
+	}
+	return writePayload(v.payload(), v.o.Files)
 }
 
 // Disk is the file that is the root disk, an ext4 file system from its first
@@ -149,9 +155,6 @@ func (v *VM) Disk() string { return filepath.Join(v.dir, "disk") }
 
 // ExtraDisk is the file of one of Options.Disks.
 func (v *VM) ExtraDisk(i int) string { return filepath.Join(v.dir, fmt.Sprintf("extra%d", i)) }
-
-// Initrd returns the initrd it boots with.
-func (v *VM) Initrd() ([]byte, error) { return os.ReadFile(v.initrd()) }
 
 func (v *VM) payload() string   { return filepath.Join(v.dir, "payload") }
 func (v *VM) initrd() string    { return filepath.Join(v.dir, "initrd") }
