@@ -193,16 +193,23 @@ func options(s subject) {
 	}
 }
 
-// systemdCgroup asks for a slice. Here is no systemd: the right answer is the
-// error that says so, not a directory called "system.slice:ctr:id".
+// systemdCgroup asks for a slice where systemd seems to run but does not answer:
+// the right answer is the error that says so, not a directory called
+// "system.slice:sealift:systemd". Ours sees from the path what is wanted; the
+// stock shim must be told.
 func systemdCgroup(s subject) {
+	s.sh("mkdir -p /run/systemd/system")
+	defer s.sh("rm -r /run/systemd")
 	args := []string{"-cgroups", "system.slice:sealift:systemd", "--", "true"}
-	if s.name == stock.name || s.name == byPath.name {
+	if s.name == stock.name {
 		args = append([]string{"-options", "runc", "-body", "systemd=true"}, args...)
 	}
-	_, err := s.tryCreate("systemd", args...)
+	out, err := s.tryCreate("systemd", args...)
+	if err == nil {
+		s.remove("systemd")
+	}
 	if err == nil || !strings.Contains(err.Error(), "systemd") {
-		s.t.Errorf("got %v", err)
+		s.t.Errorf("got %q, %v", out, err)
 	}
 }
 
