@@ -158,8 +158,8 @@ func (r *registry) save(c *container) error {
 
 // cgroupsOf reads the cgroups of a process, leaving out the roots, which say
 // nothing.
-func cgroupsOf(pid uint32) ([]string, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/cgroup")
+func cgroupsOf(pid int) ([]string, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +171,54 @@ func cgroupsOf(pid uint32) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// ownCgroups are the cgroups that are the container's alone. On cgroup v1 a
+// runtime leaves init where the shim is in the hierarchies it does not manage,
+// and a spec can name any cgroup: one that holds the shim or the agent must not
+// pass for the container's, or everything in it would be turned away as such.
+func ownCgroups(init int) ([]string, error) {
+	all, err := cgroupsOf(init)
+	if err != nil {
+		return nil, err
+	}
+	parent, err := parentOf(init)
+	if err != nil {
+		return nil, err
+	}
+	var hosts []string
+	for _, pid := range []int{parent, os.Getpid()} {
+		c, err := cgroupsOf(pid)
+		if err != nil {
+			return nil, err
+		}
+		hosts = append(hosts, c...)
+	}
+	own := exclusive(all, hosts)
+	if len(all) > 0 && len(own) == 0 {
+		return nil, fmt.Errorf("its cgroup %s is one that its shim or the agent is in\nhint: leave cgroupsPath out, or name one of the container's own", all[0])
+	}
+	return own, nil
+}
+
+// exclusive are the cgroups in which, and below which, none of the others lie.
+func exclusive(all, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(c string) bool {
+		return slices.ContainsFunc(others, func(o string) bool { return o == c || strings.HasPrefix(o, c+"/") })
+	})
+}
+
+func parentOf(pid int) (int, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		if v, ok := strings.CutPrefix(line, "PPid:"); ok {
+			return strconv.Atoi(strings.TrimSpace(v))
+		}
+	}
+	return 0, fmt.Errorf("process %d: its status names no parent", pid)
 }
 
 func (c *container) proto() *nodev1.Container {

@@ -181,7 +181,7 @@ func (s *shimService) Report(ctx context.Context, req *nodev1.ReportRequest) (*n
 	case nodev1.ReportKind_REPORT_KIND_STARTED:
 		if req.GetPid() != 0 {
 			var err error
-			if cgroups, err = cgroupsOf(req.GetPid()); err != nil {
+			if cgroups, err = ownCgroups(int(req.GetPid())); err != nil {
 				return nil, status.Errorf(codes.FailedPrecondition, "init process %d of %s/%s: %v", req.GetPid(), req.GetNamespace(), req.GetId(), err)
 			}
 		}

@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+func TestRegistryOutlivesTheAgent(t *testing.T) {
+	dir := t.TempDir()
+	r, err := openRegistry(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.put(&container{Namespace: "ns", ID: "a", State: "created", Seq: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := r.update("ns", "a", func(c *container) { c.State, c.Cgroups = "running", []string{"/ns/a"} }); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	again, err := openRegistry(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, ok := again.get("ns", "a"); !ok || c.State != "running" || c.Seq != 7 {
+		t.Fatalf("%+v, %v", c, ok)
+	}
+	for path, want := range map[string]bool{"/ns/a": true, "/ns/a/sub": true, "/ns/ab": false, "/ns": false, "/": false} {
+		if _, ok := again.OwnsCgroup(path); ok != want {
+			t.Errorf("cgroup %s is a container's: %v", path, ok)
+		}
+	}
+	if err := again.remove("ns", "a"); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "ns", "*")); err != nil || len(left) != 0 {
+		t.Fatalf("left: %v, %v", left, err)
+	}
+}
+
+// A cgroup that the shim or the agent is in as well is not a container's: were it
+// taken for one, every shim beside it would be turned away.
+func TestSharedCgroupIsNotAContainers(t *testing.T) {
+	hosts := []string{"/system.slice/containerd.service", "/system.slice/sealiftd.service"}
+	for cgroup, want := range map[string]bool{
+		"/default/a":                         true,
+		"/system.slice/containerd.service":   false,
+		"/system.slice/sealiftd.service":     false,
+		"/system.slice":                      false,
+		"/system.slice/containerd.service/x": true,
+		"/system.slice/containerd":           true,
+	} {
+		if got := len(exclusive([]string{cgroup}, hosts)) == 1; got != want {
+			t.Errorf("%s is the container's own: %v", cgroup, got)
+		}
+	}
+}
+
+func TestOwnCgroupsOfAChild(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = cmd.Wait() // it was killed
+	}()
+	shared, err := cgroupsOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := ownCgroups(cmd.Process.Pid)
+	if refused := err != nil; refused != (len(shared) > 0) || len(own) > 0 {
+		t.Fatalf("own %v, %v; shared %v", own, err, shared)
+	}
+}
