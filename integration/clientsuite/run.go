@@ -94,7 +94,7 @@ func run(ctx context.Context, w io.Writer, only, ours string, verbose bool) (boo
 func show(r result) string { return fmt.Sprintf("%s %5.1fs", r.verdict, r.took.Seconds()) }
 
 // telling are the lines of a failed test that say why.
-var telling = regexp.MustCompile(`(_test\.go:\d+: |^\s*--- FAIL|^panic:|level=(error|fatal))`)
+var telling = regexp.MustCompile(`(_test\.go:\d+: |^\s*--- FAIL|^panic:|hint: |layer |rootfs |level=(error|fatal))`)
 
 func indent(s string) string {
 	var lines []string

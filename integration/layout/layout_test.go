@@ -24,7 +24,7 @@ var top = []string{"shim", "agent", "cli"}
 
 // mayUseContainerd are the rooms that import containerd; the others can be used,
 // and tested, without it.
-var mayUseContainerd = []string{"shim", "runtime", "agent", "integration", "seed"}
+var mayUseContainerd = []string{"shim", "runtime", "agent", "integration"}
 
 // meaningless are names that say nothing of what is inside.
 var meaningless = []string{"pkg", "util", "utils", "common", "helpers", "misc"}

@@ -1,7 +1,6 @@
 package vm_test
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -156,7 +155,7 @@ func tpmDies(m machine) {
 	m.KillTPM()
 	start := time.Now()
 	m.refused("no-tpm", "TPM")
-	m.t.Log(fmt.Sprintf("refused after %s", time.Since(start).Round(time.Second)))
+	m.t.Logf("refused after %s", time.Since(start).Round(time.Second))
 	if out := m.sh("sealift status || true"); !strings.Contains(out, "unavailable") {
 		m.t.Errorf("status without a TPM:\n%s", out)
 	}

@@ -130,7 +130,7 @@ func (p *process) kill() {
 
 // ended says why, once done is closed.
 func (p *process) ended() error {
-	return fmt.Errorf("%s ended: %v\n%s", p.name, p.err, p.output.Bytes())
+	return fmt.Errorf("%s ended: %v\n%s", p.name, p.err, p.output.Bytes()) //nolint:errorlint // nil is an answer too
 }
 
 // dial connects to a socket that a process is about to make.

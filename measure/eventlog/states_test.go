@@ -297,7 +297,7 @@ func TestUnextendedTailIsRecovered(t *testing.T) {
 				t.Errorf("log after recovery")
 			}
 			closeLog(t, l)
-			l = open(t, c)
+			open(t, c)
 			if n := bytes.Count(stored(t, c.Dir), []byte(`"type":"log-recovered"`)); n != 1 {
 				t.Errorf("%d records of one tail", n)
 			}
