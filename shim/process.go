@@ -52,6 +52,7 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	if err := fault.Point("start.after"); err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
+	releaseMemory()
 	return resp, nil
 }
 
