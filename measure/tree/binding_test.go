@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealift/sealift/measure/layer"
 	"github.com/sealift/sealift/measure/tree"
 )
 
@@ -129,6 +130,44 @@ func TestOpenForWriting(t *testing.T) {
 	}
 	if res := measure(t, dir, tree.Options{}); res.Binding.Class() != tree.ClassTree {
 		t.Errorf("the control, closed: class %s: %s", res.Binding.Class(), res.Binding.Reason())
+	}
+}
+
+// A file that is written all the while is a difference, not a snapshot.
+func TestChangesWhileMeasured(t *testing.T) {
+	dir, path := onePage(t)
+	if err := os.Truncate(path, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, ended := make(chan struct{}), make(chan error)
+	go func() {
+		for i := byte(0); ; i++ {
+			select {
+			case <-stop:
+				ended <- f.Close()
+				return
+			default:
+			}
+			if _, err := f.WriteAt([]byte{i}, 0); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	res := measure(t, dir, tree.Options{})
+	close(stop)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Differences) == 0 || res.Differences[0].Kind != layer.KindChanging {
+		t.Errorf("differences %v", res.Differences)
+	}
+	if res.Binding.Class() != tree.ClassNone {
+		t.Errorf("class %s", res.Binding.Class())
 	}
 }
 
