@@ -23,7 +23,7 @@ import (
 )
 
 // quickBackoff lets a daemon that was restarted be found again at once.
-var quickBackoff = backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
+var quickBackoff = backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 200 * time.Millisecond}
 
 // blobRoot is the content store's directory, once it is known.
 type blobRoot struct {
