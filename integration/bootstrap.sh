@@ -67,6 +67,8 @@ toolchain() {
 	# Module archives carry no permission bits.
 	chmod -R u+w "$root.new"
 	find "$root.new/bin" "$root.new/pkg/tool" -type f -exec chmod 755 {} +
+	# Nor nested modules: their files have another name there.
+	find "$root.new" -name _go.mod -exec sh -c 'mv "$1" "${1%_go.mod}go.mod"' sh {} \;
 	rm -rf "$root"
 	mv "$root.new" "$root"
 }
@@ -92,6 +94,13 @@ packages() {
 	[ -z "$need" ] || install $need
 }
 
+# What lies below build/ (a Go, root file systems) is not part of "./...".
+fence() {
+	mkdir -p "$repo/build"
+	[ -e "$repo/build/go.mod" ] || echo "module build" >"$repo/build/go.mod"
+}
+
+fence
 case ${1:-} in
 go) toolchain ;;
 test) toolchain && packages ;;
