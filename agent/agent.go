@@ -49,6 +49,7 @@ type Agent struct {
 	config  *config.Config
 
 	device   tpm.Device
+	channel  *channelKey
 	log      *eventlog.Log
 	daemons  []*inventory.Daemon
 	examiner *launch.Examiner
@@ -103,6 +104,9 @@ func (a *Agent) open(ctx context.Context) (err error) {
 		return err
 	}
 	if a.device, err = openTPM(ctx, a.config); err != nil {
+		return err
+	}
+	if a.channel, err = newChannelKey(); err != nil {
 		return err
 	}
 	if err := a.openLog(ctx); err != nil {

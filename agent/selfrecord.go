@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/sealift/sealift/measure/eventlog"
@@ -28,7 +30,16 @@ type startBody struct {
 	Set         string         `json:"policy_set"`
 	Policies    []policyRecord `json:"policies,omitempty"`
 	Trust       []keyRecord    `json:"trust,omitempty"`
-	Containers  []string       `json:"running,omitempty"`
+	// Channel is the SHA-256 of the public key (SubjectPublicKeyInfo) that this
+	// run of the agent signs evidence with and shows its peers.
+	Channel string `json:"channel"`
+}
+
+// runningBody is the body of "running", one for each namespace: what ran already
+// when the agent started. It stands apart from agent-start, which every tenant
+// may read.
+type runningBody struct {
+	Containers []string `json:"containers"`
 }
 
 type tpmBody struct {
@@ -83,17 +94,28 @@ func (a *Agent) recordStart(ctx context.Context) error {
 		TPM:    tpmBody{Device: a.device.Path(), Class: string(a.device.Class()), Manufacturer: props.Manufacturer, Firmware: props.Firmware},
 		Config: fileBody{Path: a.config.Source, SHA256: hex.EncodeToString(sum[:])},
 		Set:    set.Digest(), Policies: policyRecords(set), Trust: a.signed.Load().records(),
+		Channel: a.channel.digest(),
 	}
 	if body.Executables, err = a.executables(); err != nil {
 		return err
 	}
-	for _, c := range a.registry.list() {
-		if c.State == "running" {
-			body.Containers = append(body.Containers, c.key())
-		}
-	}
 	if _, err := a.log.Append(ctx, eventlog.Event{Type: "agent-start", Body: body}); err != nil {
 		return err
+	}
+	return a.recordRunning(ctx)
+}
+
+func (a *Agent) recordRunning(ctx context.Context) error {
+	running := map[string][]string{}
+	for _, c := range a.registry.list() {
+		if c.State == "running" {
+			running[c.Namespace] = append(running[c.Namespace], c.ID)
+		}
+	}
+	for _, ns := range slices.Sorted(maps.Keys(running)) {
+		if _, err := a.log.Append(ctx, eventlog.Event{Type: "running", Namespace: ns, Reserved: true, Body: runningBody{running[ns]}}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -96,6 +96,11 @@ func summary(r *eventlog.Record) string {
 		if json.Unmarshal(r.Body, &b) == nil {
 			return fmt.Sprintf("sealiftd %s (%s), %s TPM, %s", b.Build, b.Vouched, b.TPM.Class, policyNames(b.Policies))
 		}
+	case "running":
+		var b struct{ Containers []string }
+		if json.Unmarshal(r.Body, &b) == nil {
+			return "ran already: " + strings.Join(b.Containers, ", ")
+		}
 	case "policy":
 		var b struct{ Policies []namedBody }
 		if json.Unmarshal(r.Body, &b) == nil {

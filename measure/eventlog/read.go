@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -212,8 +213,9 @@ func readSegment(ctx context.Context, path string, start, limit int64, from uint
 
 // View gives a stored line as a tenant may see it: its own items open, those
 // of others closed. What the log says of itself for the node stays open to
-// everybody, since without it nothing can be replayed.
-func View(line []byte, namespace string) ([]byte, error) {
+// everybody, since without it nothing can be replayed; so do the node's records
+// of the types that the caller names.
+func View(line []byte, namespace string, node ...string) ([]byte, error) {
 	l, err := DecodeLine(line)
 	if err != nil || l.Item == nil {
 		return line, err
@@ -222,7 +224,7 @@ func View(line []byte, namespace string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if rec.Namespace == namespace || (rec.Namespace == "" && ownType(rec.Type)) {
+	if rec.Namespace == namespace || (rec.Namespace == "" && (ownType(rec.Type) || slices.Contains(node, rec.Type))) {
 		return line, nil
 	}
 	c, err := l.Item.Close()

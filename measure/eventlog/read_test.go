@@ -163,10 +163,12 @@ func TestView(t *testing.T) {
 		add(t, l, event("tenant-red", "redbox"))
 		add(t, l, event("tenant-blue", "bluebox"))
 	}
+	add(t, l, eventlog.Event{Type: "agent-start", Body: map[string]string{"for": "all"}})
+	add(t, l, eventlog.Event{Type: "census", Body: map[string]string{"bypassing": "blueish"}})
 	var view bytes.Buffer
 	closed := map[eventlog.Hash]int{}
 	for line := range bytes.Lines(stored(t, c.Dir)) {
-		v, err := eventlog.View(bytes.TrimSuffix(line, []byte("\n")), "tenant-red")
+		v, err := eventlog.View(bytes.TrimSuffix(line, []byte("\n")), "tenant-red", "agent-start")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,11 +184,14 @@ func TestView(t *testing.T) {
 	if s := view.String(); strings.Count(s, "redbox") != 3 || strings.Contains(s, "blue") {
 		t.Errorf("view of red:\n%s", s)
 	}
-	if len(closed) != 1 {
-		t.Errorf("blue's three items have %d pseudonyms", len(closed))
+	if len(closed) != 2 {
+		t.Errorf("blue's three items and the node's census have %d pseudonyms", len(closed))
+	}
+	if !strings.Contains(view.String(), "agent-start") {
+		t.Error("a node's record that the caller opened is closed")
 	}
 	r, err := eventlog.Verify(eventlog.LinesOf(&view), readPCR(t, c))
-	if err != nil || r.Match != eventlog.MatchEnd || r.Records != 7 {
+	if err != nil || r.Match != eventlog.MatchEnd || r.Records != 9 {
 		t.Errorf("replay of the view: %+v, %v", r, err)
 	}
 }
