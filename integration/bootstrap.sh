@@ -82,6 +82,9 @@ packages() {
 		ip iproute2
 		git git
 		swtpm swtpm
+		swtpm_setup swtpm-tools
+		tpm2_quote tpm2-tools
+		openssl openssl
 	LIST
 	# Virtual machines are of this architecture only.
 	if [ "$(dpkg --print-architecture)" = amd64 ]; then

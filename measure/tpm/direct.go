@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
@@ -39,6 +40,7 @@ func OpenWith(ctx context.Context, path string, o Options) (Device, error) {
 		o.Idle = DefaultIdle
 	}
 	d := &direct{path: path, o: o, turn: make(chan struct{}, 1)}
+	d.litter.Store(true)
 	if err := d.readBanks(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -79,6 +81,10 @@ type direct struct {
 	used   time.Time
 	reaper *time.Timer
 	closed bool
+	// litter is true while a Command is under way, and stays so when it ended
+	// without having cleaned up. It begins so: whoever had the TPM before us may
+	// have been killed.
+	litter atomic.Bool
 }
 
 var _ Device = (*direct)(nil)
@@ -112,10 +118,16 @@ func (d *direct) drop() error {
 // Over a new link, when an old one proves dead, commands that change nothing may
 // be sent again; others only if nothing of them was sent.
 func run[T any](ctx context.Context, d *direct, command string, again bool, f func(transport.TPM) (T, error)) (T, error) {
+	return runFor(ctx, d, d.o.Timeout, command, again, func(_ context.Context, t transport.TPM) (T, error) { return f(t) })
+}
+
+// runFor is run within another time; f is told by its context when it was given
+// up on.
+func runFor[T any](ctx context.Context, d *direct, timeout time.Duration, command string, again bool, f func(context.Context, transport.TPM) (T, error)) (T, error) {
 	var none T
 	start := time.Now()
 	outer := ctx
-	ctx, cancel := context.WithTimeout(ctx, d.o.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	late := func() error {
 		if err := outer.Err(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
@@ -136,11 +148,14 @@ func run[T any](ctx context.Context, d *direct, command string, again bool, f fu
 		old := d.link != nil
 		r := once(ctx, d, f)
 		var code tpm2.TPMRC
+		var own *ownError
 		switch {
 		case r.err == nil:
 			return r.value, nil
 		case ctx.Err() != nil:
 			return none, late()
+		case errors.As(r.err, &own) && !r.broke:
+			return none, r.err
 		case r.broke && old && (again || errors.Is(r.err, errUnsent)):
 			continue
 		case r.broke || !errors.As(r.err, &code):
@@ -165,7 +180,7 @@ type result[T any] struct {
 // once runs f over the present link or a new one. A link that broke, or on
 // which f did not come back in time, is dropped: a late response must never be
 // taken for the next command's.
-func once[T any](ctx context.Context, d *direct, f func(transport.TPM) (T, error)) result[T] {
+func once[T any](ctx context.Context, d *direct, f func(context.Context, transport.TPM) (T, error)) result[T] {
 	done := make(chan result[T], 1)
 	// Opening is done beside us too: a socket whose backlog is full blocks.
 	opened := make(chan transport.TPMCloser, 1)
@@ -186,7 +201,7 @@ func once[T any](ctx context.Context, d *direct, f func(transport.TPM) (T, error
 			return
 		}
 		w := &watched{TPM: link}
-		v, err := f(w)
+		v, err := f(ctx, w)
 		done <- result[T]{v, err, w.broke != nil}
 	}(d.link)
 	select {

@@ -30,6 +30,13 @@ type TPM struct {
 // skipped only where swtpm is not installed.
 func Start(t testing.TB) *TPM {
 	t.Helper()
+	x := prepare(t)
+	x.Restart()
+	return x
+}
+
+func prepare(t testing.TB) *TPM {
+	t.Helper()
 	// A socket's path must fit in 107 bytes, so t.TempDir is too long.
 	dir, err := os.MkdirTemp("", "swtpm")
 	if err != nil {
@@ -45,9 +52,41 @@ func Start(t testing.TB) *TPM {
 	if err := os.Mkdir(x.State, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	return x
+}
+
+// Manufacture is Start of a TPM that swtpm_setup and swtpm_localca have made: it
+// has an RSA endorsement key whose certificate chain ends in the CA that lives in
+// the directory ca, and is made there where it is empty. The root certificate is
+// RootFile, the intermediate IssuerFile in ca.
+func Manufacture(t testing.TB, ca string) *TPM {
+	t.Helper()
+	x := prepare(t)
+	dir := filepath.Dir(x.State)
+	tool, err := exec.LookPath("swtpm_localca")
+	if err != nil {
+		SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"localca.conf": fmt.Sprintf("statedir = %s\nsigningkey = %s/signkey.pem\nissuercert = %s/%s\ncertserial = %s/certserial\n", ca, ca, ca, IssuerFile, ca),
+		"options":      "--platform-manufacturer Test\n--platform-version 1\n--platform-model Test\n",
+		"setup.conf":   fmt.Sprintf("create_certs_tool = %s\ncreate_certs_tool_config = %s/localca.conf\ncreate_certs_tool_options = %s/options\n", tool, dir, dir),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	Tool(t, nil, "swtpm_setup", "--tpm2", "--tpmstate", x.State, "--create-ek-cert", "--config", filepath.Join(dir, "setup.conf"), "--overwrite")
 	x.Restart()
 	return x
 }
+
+// Certificates in the directory of swtpm_localca's CA.
+const (
+	RootFile   = "swtpm-localca-rootca-cert.pem"
+	IssuerFile = "issuercert.pem"
+)
 
 // Device is the name tpm.Open takes.
 func (x *TPM) Device() string { return "unix:" + x.Socket }
@@ -128,4 +167,17 @@ func Tool(t testing.TB, stdin []byte, name string, args ...string) []byte {
 		t.Fatalf("%s %q: %v", name, args, err)
 	}
 	return out
+}
+
+// Succeeds runs a program and reports whether it exits with 0; the test is
+// skipped where the program is not installed.
+func Succeeds(t testing.TB, name string, args ...string) bool {
+	t.Helper()
+	err := exec.Command(name, args...).Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		SkipMissing(t, err)
+		t.Fatalf("%s %q: %v", name, args, err)
+	}
+	return err == nil
 }
