@@ -11,7 +11,10 @@ import (
 	"strings"
 	"sync"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	nodev1 "github.com/sealift/sealift/api/node/v1"
+	"github.com/sealift/sealift/runtime"
 )
 
 // container is one that this agent, or one before it in this boot, let start.
@@ -199,6 +202,23 @@ func ownCgroups(init int) ([]string, error) {
 		return nil, fmt.Errorf("its cgroup %s is one that its shim or the agent is in\nhint: leave cgroupsPath out, or name one of the container's own", all[0])
 	}
 	return own, nil
+}
+
+// expectedCgroups are the cgroups that a container to be restored will live in,
+// by its spec: its processes run before anybody can tell their pids.
+func expectedCgroups(s *specs.Spec, systemd bool) ([]string, error) {
+	if s == nil || s.Linux == nil || s.Linux.CgroupsPath == "" {
+		return nil, nil
+	}
+	dir := runtime.CgroupDir(s.Linux.CgroupsPath, systemd)
+	if !filepath.IsAbs(dir) || dir == "/" {
+		return nil, nil
+	}
+	hosts, err := cgroupsOf(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	return exclusive([]string{dir}, hosts), nil
 }
 
 // exclusive are the cgroups in which, and below which, none of the others lie.

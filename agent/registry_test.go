@@ -4,7 +4,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 func TestRegistryOutlivesTheAgent(t *testing.T) {
@@ -53,6 +56,28 @@ func TestSharedCgroupIsNotAContainers(t *testing.T) {
 	} {
 		if got := len(exclusive([]string{cgroup}, hosts)) == 1; got != want {
 			t.Errorf("%s is the container's own: %v", cgroup, got)
+		}
+	}
+}
+
+// A restored container's processes run before its pid is known; its spec says
+// where.
+func TestExpectedCgroups(t *testing.T) {
+	for _, c := range []struct {
+		path    string
+		systemd bool
+		want    []string
+	}{
+		{"/default/a", false, []string{"/default/a"}},
+		{"system.slice:nerdctl:a", true, []string{"/system.slice/nerdctl-a.scope"}},
+		{"kubepods-besteffort.slice:cri:a", true, []string{"/kubepods.slice/kubepods-besteffort.slice/cri-a.scope"}},
+		{"relative", false, nil},
+		{"", false, nil},
+		{"/", false, nil},
+	} {
+		got, err := expectedCgroups(&specs.Spec{Linux: &specs.Linux{CgroupsPath: c.path}}, c.systemd)
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%q: %q, %v, want %q", c.path, got, err, c.want)
 		}
 	}
 }

@@ -92,6 +92,12 @@ func (a *Agent) admit(req *nodev1.LaunchRequest, f *launch.Finding, seq uint64, 
 	if f.Record.Image != nil {
 		c.Image, c.Manifest = f.Record.Image.Name, f.Record.Image.Manifest
 	}
+	if f.Record.Checkpoint {
+		var err error
+		if c.Cgroups, err = expectedCgroups(f.Spec, req.GetSystemdCgroup()); err != nil {
+			return err
+		}
+	}
 	if f.Watched != nil {
 		f.Watched.Seq = seq
 		if err := a.examiner.Watch.Put(f.Watched); err != nil {
@@ -205,7 +211,7 @@ func (s *shimService) Report(ctx context.Context, req *nodev1.ReportRequest) (*n
 			if t.state != "" {
 				c.State = t.state
 			}
-			if req.GetKind() == nodev1.ReportKind_REPORT_KIND_STARTED {
+			if req.GetKind() == nodev1.ReportKind_REPORT_KIND_STARTED && req.GetPid() != 0 {
 				c.PID, c.Cgroups = req.GetPid(), cgroups
 			}
 		})

@@ -65,11 +65,7 @@ func cgroupTaken(root, cgroupsPath string) bool {
 	if cgroupsPath == "" {
 		return false
 	}
-	dir := cgroupsPath
-	if SystemdCgroupsPath(cgroupsPath) {
-		parts := strings.Split(cgroupsPath, ":")
-		dir = filepath.Join(slicePath(parts[0]), parts[1]+"-"+parts[2]+".scope")
-	}
+	dir := CgroupDir(cgroupsPath, SystemdCgroupsPath(cgroupsPath))
 	// Version 2 first, then the unified tree beside version 1, then a version 1
 	// hierarchy that every container is in.
 	for _, hierarchy := range []string{"", "unified", "pids", "memory", "systemd"} {
@@ -78,6 +74,15 @@ func cgroupTaken(root, cgroupsPath string) bool {
 		}
 	}
 	return false
+}
+
+// CgroupDir is the cgroup that cgroupsPath names, as /proc/PID/cgroup will show
+// it.
+func CgroupDir(cgroupsPath string, systemd bool) string {
+	if parts := strings.Split(cgroupsPath, ":"); systemd && len(parts) == 3 {
+		return filepath.Join(slicePath(parts[0]), parts[1]+"-"+parts[2]+".scope")
+	}
+	return filepath.Clean(cgroupsPath)
 }
 
 // slicePath is the directory of a systemd slice: "a-b.slice" lies within

@@ -22,7 +22,9 @@ import (
 
 // Start runs the first instruction of a container, once that is recorded, or a
 // process that Exec has recorded. A container whose start could not be recorded
-// is killed: it must not be startable by other means.
+// is killed: it must not be startable by other means. A restored container has no
+// process until it runs: its start is recorded before that, and again after it
+// with init's pid.
 func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
 	if r.ExecID != "" {
 		return s.TTRPCTaskService.Start(ctx, r)
@@ -46,6 +48,11 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 		c.measured.SetPid(int(resp.GetPid()))
 		if err := c.inspect(int(resp.GetPid())); err != nil {
 			return nil, errors.Join(errgrpc.ToGRPC(err), s.kill(ctx, r.ID))
+		}
+		// Only now does init have a pid, and the agent its cgroup to know it by. If
+		// it has ended already there is nobody to know.
+		if err := s.recordStart(ctx, r.ID, c); err != nil && unix.Kill(int(resp.GetPid()), 0) == nil {
+			return nil, errors.Join(err, s.kill(ctx, r.ID))
 		}
 		s.adopt(ctx, r.ID, c, int(resp.GetPid()))
 	}

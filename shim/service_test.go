@@ -242,6 +242,33 @@ func TestNothingHappensUnrecorded(t *testing.T) {
 	}
 }
 
+// A restored container has a process only once it runs: the agent must hear of it
+// then, or the container does not stay.
+func TestRestoredStartIsRecordedWithItsPid(t *testing.T) {
+	b := newBench(t, "commit")
+	r := b.request()
+	r.Checkpoint = "/checkpoint"
+	if _, err := b.Create(b.ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	b.stock.calls, b.stock.onStart = nil, func() { b.agent.set("refuse-reports") }
+	if _, err := b.Start(b.ctx, &taskapi.StartRequest{ID: "c1"}); err == nil || !strings.Contains(err.Error(), "disk full") {
+		t.Errorf("unrecorded: %v", err)
+	}
+	if !slices.Equal(b.stock.calls, []string{"start ", "kill"}) {
+		t.Errorf("the stock service was asked for %v", b.stock.calls)
+	}
+	var pids []uint32
+	for _, q := range b.agent.reports {
+		if q.GetKind() == nodev1.ReportKind_REPORT_KIND_STARTED {
+			pids = append(pids, q.GetPid())
+		}
+	}
+	if !slices.Equal(pids, []uint32{0, uint32(os.Getpid())}) {
+		t.Errorf("reported as started with the pids %v", pids)
+	}
+}
+
 func TestDeleteClearsUp(t *testing.T) {
 	b := newBench(t, "commit")
 	if _, err := b.Create(b.ctx, b.request()); err != nil {

@@ -27,6 +27,8 @@ type stockService struct {
 	created []*taskapi.CreateTaskRequest
 	// onCreate runs within Create, when runc would.
 	onCreate func(*taskapi.CreateTaskRequest) error
+	// onStart runs within Start.
+	onStart func()
 }
 
 func (s *stockService) note(call string) {
@@ -43,11 +45,17 @@ func (s *stockService) Create(_ context.Context, r *taskapi.CreateTaskRequest) (
 			return nil, err
 		}
 	}
+	if r.Checkpoint != "" {
+		return &taskapi.CreateTaskResponse{}, nil
+	}
 	return &taskapi.CreateTaskResponse{Pid: uint32(os.Getpid())}, nil
 }
 
 func (s *stockService) Start(_ context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
 	s.note("start " + r.ExecID)
+	if s.onStart != nil {
+		s.onStart()
+	}
 	return &taskapi.StartResponse{Pid: uint32(os.Getpid())}, nil
 }
 
