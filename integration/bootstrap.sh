@@ -90,6 +90,8 @@ packages() {
 	if [ "$(dpkg --print-architecture)" = amd64 ]; then
 		have qemu-system-x86_64 || need="$need qemu-system-x86"
 		[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || need="$need ovmf"
+		have mkfs.vfat || need="$need dosfstools"
+		have mcopy || need="$need mtools"
 	fi
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || need="$need debian-archive-keyring"
 	[ -e /etc/ssl/certs/ca-certificates.crt ] || need="$need ca-certificates"

@@ -14,7 +14,7 @@ import (
 // machinePackages are what a virtual machine has beyond a test host: a kernel,
 // an init, and the tools that need a kernel of their own.
 var machinePackages = []string{
-	"linux-image-" + runtime.GOARCH, "systemd-sysv", "udev", "kexec-tools", "fsverity", "cryptsetup-bin",
+	"linux-image-" + runtime.GOARCH, "systemd-sysv", "udev", "kexec-tools", "fsverity", "cryptsetup-bin", "grub-efi-amd64-signed",
 }
 
 // bootModules are loaded from the initrd; everything else finds its way by udev
@@ -34,6 +34,8 @@ type Machine struct {
 	Kernel string
 	// Modules are uncompressed kernel modules in the order to load them.
 	Modules []string
+	// Loader is Debian's signed GRUB, a UEFI program.
+	Loader string
 	// Busybox is a static one for the initrd.
 	Busybox string
 }
@@ -56,7 +58,7 @@ func VirtualMachine(ctx context.Context) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{Disk: filepath.Join(dir, "disk"), Kernel: filepath.Join(dir, "kernel"), Busybox: filepath.Join(rootfs, "usr", "bin", "busybox")}
+	m := &Machine{Disk: filepath.Join(dir, "disk"), Kernel: filepath.Join(dir, "kernel"), Loader: filepath.Join(dir, "loader"), Busybox: filepath.Join(rootfs, "usr", "bin", "busybox")}
 	if m.Modules, err = filepath.Glob(filepath.Join(dir, "modules", "*.ko")); err != nil {
 		return nil, err
 	}
@@ -90,6 +92,8 @@ for deb in "$dir"/archives/*.deb; do dpkg-deb -x "$deb" "$root"; done
 version=$(ls "$root/usr/lib/modules")
 chroot "$root" /usr/sbin/depmod "$version"
 cp "$root/boot/vmlinuz-$version" "$dir/kernel"
+cp "$root/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed" "$dir/loader"
+rm -rf "$root/usr/lib/grub" "$root/usr/share/grub"
 rm -rf "$root"/boot/*
 n=10
 for module in $(chroot "$root" /usr/sbin/modprobe -S "$version" --show-depends -a "$@" | sed -n 's/^insmod //p' | awk '!seen[$0]++'); do

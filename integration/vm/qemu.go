@@ -42,12 +42,16 @@ func (v *VM) startQEMU(ctx context.Context) error {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-nic", "none",
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory,
-		"-kernel", v.made.Kernel, "-initrd", v.initrd(), "-append", v.commandLine(),
 		"-chardev", "file,id=console,append=on,path=" + v.Console, "-serial", "chardev:console",
 		"-qmp", "unix:" + qmpSocket + ",server=on,wait=off",
 		"-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=port,server=on,wait=off,path=" + portSocket,
 		"-device", "virtserialport,chardev=port,name=" + portName,
+	}
+	if v.o.Loader {
+		args = append(args, "-drive", "if=none,format=raw,id=boot,file="+v.boot(), "-device", "virtio-blk-pci,drive=boot,serial=boot,bootindex=1,addr=0x1e")
+	} else {
+		args = append(args, "-kernel", v.made.Kernel, "-initrd", v.initrd(), "-append", v.commandLine())
 	}
 	args = append(args, drive("root", v.Disk())...)
 	args = append(args, drive("payload", v.payload(), "readonly=on")...)

@@ -31,6 +31,10 @@ type Options struct {
 	CommandLine string
 	// Firmware boots through UEFI, which measures into the TPM as it goes.
 	Firmware bool
+	// Loader boots through Debian's GRUB on an EFI system partition, as an
+	// installed Debian does; it implies Firmware. VM.WriteBoot changes what is
+	// there.
+	Loader bool
 	// Disks are the sizes in bytes of further, empty disks. Inside they are
 	// /dev/vdc and so on, outside VM.ExtraDisk(0).
 	Disks []int64
@@ -74,6 +78,7 @@ type VM struct {
 // another test has a machine. Errors wrap fs.ErrPermission without root and
 // errors.ErrUnsupported where there is nothing to boot.
 func New(ctx context.Context, o Options) (_ *VM, err error) {
+	o.Firmware = o.Firmware || o.Loader
 	v := &VM{o: o}
 	defer func() {
 		if err != nil {
@@ -145,6 +150,11 @@ func (v *VM) prepare(ctx context.Context) error {
 	}
 	if v.o.BootFiles != "" {
 		v.o.Files = append(v.o.Files, File{v.made.Kernel, v.o.BootFiles + "/kernel"}, File{v.initrd(), v.o.BootFiles + "/initrd"})
+	}
+	if v.o.Loader {
+		if err := v.makeBoot(ctx); err != nil {
+			return err
+		}
 	}
 	return writePayload(v.payload(), v.o.Files)
 }
