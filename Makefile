@@ -74,14 +74,18 @@ lint: bootstrap-go vet ## go vet, gofmt, golangci-lint with the import rules
 GOLANGCI     := v2.5.0
 PROTOC_GO    := v1.36.12
 PROTOC_TTRPC := v1.2.9
+PROTOC_GRPC  := v1.6.2
 
 .PHONY: generate
-generate: bootstrap-go ## the Go code of the node API, from its protos
+generate: bootstrap-go ## the Go code of the node and peer APIs, from their protos
 	@integration/bootstrap.sh protoc
 	@GOBIN=$(CURDIR)/build/tools go install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GO)
 	@GOBIN=$(CURDIR)/build/tools go install github.com/containerd/ttrpc/cmd/protoc-gen-go-ttrpc@$(PROTOC_TTRPC)
+	@GOBIN=$(CURDIR)/build/tools go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GRPC)
 	PATH=$(CURDIR)/build/tools:$$PATH protoc -I . --go_out=. --go_opt=paths=source_relative \
-		--go-ttrpc_out=. --go-ttrpc_opt=paths=source_relative $$(git ls-files '*.proto')
+		--go-ttrpc_out=. --go-ttrpc_opt=paths=source_relative $$(git ls-files 'api/node/*.proto')
+	PATH=$(CURDIR)/build/tools:$$PATH protoc -I . --go_out=. --go_opt=paths=source_relative \
+		--go-grpc_out=. --go-grpc_opt=paths=source_relative $$(git ls-files 'api/peer/*.proto')
 
 .PHONY: install
 install: build ## into $(PREFIX)/bin, with the systemd units (DESTDIR is honoured)
