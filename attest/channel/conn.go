@@ -1,0 +1,464 @@
+package channel
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Conn is an open channel. Read and Write work only while the peer is trusted:
+// from the moment its verdict falls or a proof is late they return an *Error,
+// also for bytes that had arrived before.
+type Conn struct {
+	endpoint *Endpoint
+	raw      net.Conn
+	tls      *tls.Conn
+	// peer names the other side in errors, from is its source in the guard.
+	peer, from string
+	target     Target
+	server     bool
+	exporter   []byte
+	peerSPKI   []byte
+	peerAK     []byte
+
+	hellos   chan hello
+	requests chan request
+	proofs   chan proof
+	accepts  chan struct{}
+	demands  chan chan struct{}
+	readable chan struct{}
+	writable chan struct{}
+	consumed chan struct{}
+
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// reading and writing keep the application's calls apart, out the frames.
+	reading, writing, out sync.Mutex
+	frame                 []byte
+
+	readUntil, writeUntil deadline
+
+	mu      sync.Mutex
+	phase   Phase
+	err     error
+	drained bool
+	in      receiver
+	pending pending
+	taken   uint32
+	round   uint32
+	result  *Result
+	// opensOnAccept is a server that awaits its client's acceptance.
+	opensOnAccept bool
+	proven        time.Time
+	wall          time.Time
+	release       []func()
+}
+
+var _ net.Conn = (*Conn)(nil)
+
+func (e *Endpoint) newConn(raw net.Conn, t Target, server bool) *Conn {
+	c := &Conn{
+		endpoint: e, raw: raw, target: t, server: server, from: sourceOf(raw), peer: t.Host,
+		hellos: make(chan hello, 1), requests: make(chan request, 1), proofs: make(chan proof, 1), accepts: make(chan struct{}, 1),
+		demands: make(chan chan struct{}), readable: make(chan struct{}, 1), writable: make(chan struct{}, 1), consumed: make(chan struct{}, 1),
+		phase: PhaseTLS,
+	}
+	if a := raw.RemoteAddr(); c.peer == "" && a != nil {
+		c.peer = a.String()
+	}
+	c.in = receiver{maxEvidence: e.cfg.Limits.Evidence, credit: defaultWindow, hold: func(n int64) error {
+		return e.guard.hold(c.from, n)
+	}}
+	// A channel ends when it is closed, not with the context of whoever opened it.
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.readUntil.init()
+	c.writeUntil.init()
+	return c
+}
+
+func (c *Conn) phaseNow() Phase {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.phase
+}
+
+func (c *Conn) enter(p Phase) {
+	c.mu.Lock()
+	c.phase = p
+	c.mu.Unlock()
+}
+
+// send writes one frame. After the channel has ended nothing is written, but
+// for the alert that says why.
+func (c *Conn) send(k kind, parts ...[]byte) error {
+	c.out.Lock()
+	defer c.out.Unlock()
+	c.mu.Lock()
+	err := c.err
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return c.put(time.Now().Add(c.endpoint.cfg.Limits.Write), k, parts...)
+}
+
+// put writes one frame; the caller holds out.
+func (c *Conn) put(until time.Time, k kind, parts ...[]byte) error {
+	c.frame = appendFrame(c.frame[:0], k, parts...)
+	if err := c.tls.SetWriteDeadline(until); err != nil {
+		return err
+	}
+	_, err := c.tls.Write(c.frame)
+	return err
+}
+
+// alertTime bounds the last word to a peer.
+const alertTime = 500 * time.Millisecond
+
+// fail ends the channel: from here on no byte of the application passes. Only
+// the first reason counts. The peer is told a code and the reason.
+func (c *Conn) fail(p Phase, cause error) error {
+	c.mu.Lock()
+	if c.err != nil {
+		err := c.err
+		c.mu.Unlock()
+		return err
+	}
+	e := c.explain(p, cause)
+	c.err = e
+	c.pending.clear()
+	secured := c.tls != nil
+	c.mu.Unlock()
+	c.cancel()
+
+	// Whoever is writing is not to hold up the end.
+	cut := time.AfterFunc(alertTime, func() { c.raw.Close() })
+	defer cut.Stop()
+	if code, ok := alertFor(cause); ok && secured {
+		c.out.Lock()
+		// The peer may be gone: it learns of the end by the connection's.
+		_ = c.put(time.Now().Add(alertTime), kindAlert, encodeAlert(code, e.Reason))
+		c.out.Unlock()
+	}
+	c.shut()
+	return e
+}
+
+// shut closes the connection and gives back what the channel counted for.
+func (c *Conn) shut() {
+	if err := c.raw.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		slog.Debug("channel", "peer", c.peer, "err", err)
+	}
+	c.mu.Lock()
+	release := c.release
+	c.release = nil
+	if n := c.in.held(); n > 0 {
+		c.in.coming = nil
+		release = append(release, func() { c.endpoint.guard.drop(c.from, n) })
+	}
+	select {
+	case p := <-c.proofs:
+		release = append(release, func() { c.endpoint.guard.drop(c.from, int64(len(p.evidence))) })
+	default:
+	}
+	c.mu.Unlock()
+	for _, f := range release {
+		f()
+	}
+}
+
+// atEnd has f called when the channel ends; at once if it has.
+func (c *Conn) atEnd(f func()) {
+	c.mu.Lock()
+	if c.err == nil {
+		c.release = append(c.release, f)
+		f = nil
+	}
+	c.mu.Unlock()
+	if f != nil {
+		f()
+	}
+}
+
+// ended is the peer's BYE: what it sent before may still be read.
+func (c *Conn) ended() {
+	c.mu.Lock()
+	if c.err == nil {
+		c.err, c.drained = net.ErrClosed, true
+	}
+	c.mu.Unlock()
+	c.cancel()
+	c.shut()
+}
+
+// lingering is how long a closed connection waits for its peer to close too:
+// closing at once could take back what was sent last.
+const lingering = time.Second
+
+// Close says BYE and ends the connection. It may be called more than once.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	first := c.err == nil
+	if first {
+		c.err = net.ErrClosed
+	}
+	c.drained = false
+	c.pending.clear()
+	c.mu.Unlock()
+	c.cancel()
+	if !first {
+		return nil
+	}
+	cut := time.AfterFunc(alertTime, func() { c.raw.Close() })
+	defer cut.Stop()
+	c.out.Lock()
+	defer c.out.Unlock()
+	err := c.put(time.Now().Add(alertTime), kindBye)
+	if err == nil {
+		err = c.raw.SetReadDeadline(time.Now().Add(lingering))
+	}
+	if w, ok := c.raw.(interface{ CloseWrite() error }); ok && err == nil {
+		err = w.CloseWrite()
+	}
+	if err != nil {
+		// A peer that is gone needs no farewell.
+		c.shut()
+	}
+	return nil
+}
+
+// Err is nil while the peer is trusted and the channel open; then it says why
+// it ended: an *Error, or net.ErrClosed after a Close of either side.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	err := c.err
+	c.mu.Unlock()
+	if err == nil {
+		return c.overdue()
+	}
+	return err
+}
+
+// Done is closed when the channel has ended.
+func (c *Conn) Done() <-chan struct{} { return c.ctx.Done() }
+
+// Read gives data of a trusted peer. Its error is io.EOF after the peer's
+// Close, os.ErrDeadlineExceeded, or what Err returns.
+func (c *Conn) Read(b []byte) (int, error) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	for {
+		if err := c.overdue(); err != nil {
+			return 0, err
+		}
+		c.mu.Lock()
+		if c.err != nil && !c.drained {
+			err := c.err
+			c.mu.Unlock()
+			return 0, err
+		}
+		n := c.pending.read(b)
+		c.taken += uint32(n)
+		more, ended := c.taken >= defaultWindow/4, c.err != nil
+		c.mu.Unlock()
+		switch {
+		case n > 0 || len(b) == 0:
+			if more {
+				wake(c.consumed)
+			}
+			return n, nil
+		case ended:
+			return 0, io.EOF
+		}
+		select {
+		case <-c.readable:
+		case <-c.ctx.Done():
+		case <-c.readUntil.wait():
+			return 0, os.ErrDeadlineExceeded
+		}
+	}
+}
+
+// Write sends data to a trusted peer, waiting while its window is full. The
+// write deadline is looked at between frames; one frame has Limits.Write.
+func (c *Conn) Write(b []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	total := 0
+	for len(b) > 0 {
+		if err := c.overdue(); err != nil {
+			return total, err
+		}
+		c.mu.Lock()
+		if c.err != nil {
+			err := c.err
+			c.mu.Unlock()
+			return total, err
+		}
+		n := min(len(b), maxPiece, int(c.in.grant))
+		c.in.grant -= uint32(n)
+		c.mu.Unlock()
+		if n == 0 {
+			select {
+			case <-c.writable:
+			case <-c.ctx.Done():
+			case <-c.writeUntil.wait():
+				return total, os.ErrDeadlineExceeded
+			}
+			continue
+		}
+		select {
+		case <-c.writeUntil.wait():
+			c.mu.Lock()
+			c.in.grant += uint32(n)
+			c.mu.Unlock()
+			return total, os.ErrDeadlineExceeded
+		default:
+		}
+		if err := c.send(kindData, b[:n]); err != nil {
+			return total, c.fail(PhaseOpen, err)
+		}
+		total += n
+		b = b[n:]
+	}
+	return total, nil
+}
+
+// widen tells the peer how much of its data was read.
+func (c *Conn) widen() {
+	for {
+		select {
+		case <-c.consumed:
+		case <-c.ctx.Done():
+			return
+		}
+		c.mu.Lock()
+		n := c.taken
+		c.taken = 0
+		c.in.credit += n
+		c.mu.Unlock()
+		if n == 0 {
+			continue
+		}
+		if err := c.send(kindWindow, binary.BigEndian.AppendUint32(nil, n)); err != nil {
+			c.fail(PhaseOpen, err)
+			return
+		}
+	}
+}
+
+func (c *Conn) LocalAddr() net.Addr  { return c.raw.LocalAddr() }
+func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
+
+func (c *Conn) SetDeadline(t time.Time) error {
+	c.readUntil.set(t)
+	c.writeUntil.set(t)
+	return nil
+}
+
+func (c *Conn) SetReadDeadline(t time.Time) error  { c.readUntil.set(t); return nil }
+func (c *Conn) SetWriteDeadline(t time.Time) error { c.writeUntil.set(t); return nil }
+
+// explain makes an *Error of a cause.
+func (c *Conn) explain(p Phase, cause error) *Error {
+	var e *Error
+	if errors.As(cause, &e) {
+		return e
+	}
+	e = &Error{Peer: c.peer, Phase: p, Reason: cause.Error(), Err: cause}
+	var bad *protocolError
+	var alert *alertError
+	switch {
+	case errors.As(cause, &alert) && alert.code == alertNotTrusted:
+		e.Hint = "the peer does not trust this host: `sealift verify` this host's own evidence with the peer's trust policy"
+	case errors.As(cause, &alert) && alert.code == alertBusy:
+		e.Hint = "try again later; the peer's limits are in its configuration"
+	case errors.As(cause, &alert):
+		e.Hint = "the peer's own journal says more"
+	case errors.Is(cause, errBusy):
+		e.Hint = "try again later, or raise the limit in the configuration"
+	case errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, os.ErrDeadlineExceeded):
+		e.Reason = fmt.Sprintf("no answer in time (%v)", cause)
+		e.Hint = "is the peer's agent running, and its TPM answering?"
+	case errors.Is(cause, io.ErrUnexpectedEOF):
+		e.Reason = "the connection was cut off"
+		e.Hint = "is the peer's agent running? its journal says why it hung up"
+	case errors.As(cause, &bad):
+		e.Hint = "is the peer a Sealift agent of a version that speaks " + Protocol + "?"
+	}
+	return e
+}
+
+// alertFor is what a peer is told of a cause; nothing if it was the cause.
+func alertFor(cause error) (alertCode, bool) {
+	var (
+		bad   *protocolError
+		alert *alertError
+		e     *Error
+		n     net.Error
+	)
+	switch {
+	case errors.As(cause, &alert), errors.Is(cause, io.ErrUnexpectedEOF), errors.Is(cause, net.ErrClosed):
+		return 0, false
+	case errors.As(cause, &bad):
+		return alertProtocol, true
+	case errors.As(cause, &e) && e.Result != nil:
+		return alertNotTrusted, true
+	case errors.As(cause, &e) && e.Phase == PhaseAppraise:
+		return alertUnusable, true
+	case errors.Is(cause, errBusy):
+		return alertBusy, true
+	case errors.Is(cause, context.DeadlineExceeded):
+		return alertLate, true
+	case errors.As(cause, &n):
+		return 0, false
+	}
+	return alertInternal, true
+}
+
+// deadline is a channel that is closed when a time has come.
+type deadline struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	ch    chan struct{}
+}
+
+func (d *deadline) init() { d.ch = make(chan struct{}) }
+
+func (d *deadline) wait() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ch
+}
+
+func (d *deadline) set(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.timer != nil && !d.timer.Stop() {
+		<-d.ch // the timer has run or is about to close it
+	}
+	d.timer = nil
+	select {
+	case <-d.ch:
+		d.ch = make(chan struct{})
+	default:
+	}
+	if t.IsZero() {
+		return
+	}
+	if left := time.Until(t); left > 0 {
+		ch := d.ch
+		d.timer = time.AfterFunc(left, func() { close(ch) })
+	} else {
+		close(d.ch)
+	}
+}
