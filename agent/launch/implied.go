@@ -12,7 +12,7 @@ import (
 // implied judges the directories that no tar names: what they look like follows
 // from the layers below theirs, so it can only be told of a whole chain. It says
 // nothing while a layer is missing or wrong: that has been said.
-func (x *Examiner) implied(ctx context.Context, d *inventory.Daemon, ns string, image []inventory.Layer, measured []*Measured) []*nodev1.Reason {
+func (x *Examiner) implied(ctx context.Context, d *inventory.Daemon, ns string, image []inventory.Layer, lowers []chain.Lower, measured []*Measured) []*nodev1.Reason {
 	key := chainKey(measured)
 	if x.Layers.isJudged(key) {
 		return nil
@@ -23,7 +23,7 @@ func (x *Examiner) implied(ctx context.Context, d *inventory.Daemon, ns string, 
 		if m == nil || len(m.Differences) > 0 {
 			return nil
 		}
-		found[i].Implied = m.Implied
+		found[i].Implied, found[i].Image = m.Implied, lowers[i].Blob != ""
 		if len(m.Implied) == 0 {
 			continue
 		}

@@ -113,7 +113,7 @@ func (x *Examiner) layers(ctx context.Context, d *inventory.Daemon, req *nodev1.
 	}
 	wg.Wait()
 	if len(lowers) > 0 {
-		f.Facts.Content = append(f.Facts.Content, x.implied(ctx, d, req.GetNamespace(), image, measured)...)
+		f.Facts.Content = append(f.Facts.Content, x.implied(ctx, d, req.GetNamespace(), image, lowers, measured)...)
 	}
 	weakest := tree.Class("")
 	for _, r := range results {

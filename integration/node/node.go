@@ -60,8 +60,9 @@ type Options struct {
 	Name     string
 	Line     Line
 	Binaries made.Variant
-	// Config is the agent's configuration file, beyond its defaults.
-	Config string
+	// Config is the agent's configuration file, beyond its defaults; Containerd
+	// is added to containerd's.
+	Config, Containerd string
 	// Policies are policy files by name.
 	Policies map[string]string
 	Binds    []host.Bind
@@ -75,6 +76,8 @@ type Node struct {
 	Line Line
 
 	Containerd, Agent, TPM *host.Daemon
+
+	containerdConfig string
 }
 
 // New makes a host and starts everything on it. The program must have called
@@ -89,7 +92,7 @@ func New(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.Name == "" {
 		o.Name = "node"
 	}
-	n := &Node{Line: o.Line}
+	n := &Node{Line: o.Line, containerdConfig: containerdConfig[o.Line] + o.Containerd}
 	if n.Host, err = newHost(ctx, o); err != nil {
 		return nil, err
 	}
@@ -180,7 +183,7 @@ disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime
 
 // StartContainerd starts the daemon and waits until it serves.
 func (n *Node) StartContainerd(ctx context.Context) error {
-	if err := n.WriteFile(ctx, "/etc/containerd/config.toml", []byte(containerdConfig[n.Line]), 0o644); err != nil {
+	if err := n.WriteFile(ctx, "/etc/containerd/config.toml", []byte(n.containerdConfig), 0o644); err != nil {
 		return err
 	}
 	d, err := n.Daemon("containerd", host.Cmd{Args: []string{"containerd"}})

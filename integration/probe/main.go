@@ -120,12 +120,13 @@ func child() error {
 }
 
 // Request is a line of standard input: a call, raw bytes for a connection of
-// their own, or a root to look at. Reply is the line that answers it.
+// their own, a root to look at, or images to mount. Reply is the line that answers it.
 type Request struct {
 	Method  string          `json:"method"`
 	Message json.RawMessage `json:"message"`
 	Raw     []byte          `json:"raw"`
 	View    *View           `json:"view"`
+	Mount   *Mount          `json:"mount"`
 }
 
 type Reply struct {
@@ -153,6 +154,8 @@ func serve(r io.Reader, w io.Writer) error {
 			if lines, err = q.View.lines(); err == nil {
 				a.Message, err = json.Marshal(lines)
 			}
+		case q.Mount != nil:
+			err = q.Mount.do()
 		default:
 			if c == nil {
 				c, err = node.Dial(context.Background(), node.Socket, "shim", "probe")

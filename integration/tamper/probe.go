@@ -79,6 +79,13 @@ func (p *Probe) View(lower []string, upper, work string) (lines []string, err er
 	return lines, json.Unmarshal(b, &lines)
 }
 
+// Mount puts EROFS images on the directories 0, 1, ... below at; with none it
+// takes away what is there.
+func (p *Probe) Mount(images []string, at, options string) error {
+	_, err := p.exchange(map[string]any{"mount": map[string]any{"images": images, "at": at, "options": options}})
+	return err
+}
+
 func (p *Probe) exchange(q any) (json.RawMessage, error) {
 	line, err := json.Marshal(q)
 	if err != nil {

@@ -113,6 +113,18 @@ func TestCheckImplied(t *testing.T) {
 			}
 		}
 	}
+	// The packer of images makes them 0777, and nothing else of it is let through.
+	for _, c := range []struct {
+		dir layer.Record
+		ok  bool
+	}{{layer.Record{Mode: 0o777}, true}, {layer.Record{Mode: 0o1777}, false}, {layer.Record{Mode: 0o777, UID: 1}, false},
+		{layer.Record{Mode: 0o777, Xattrs: []layer.Xattr{{Name: "user.a", Value: "b"}}}, false}} {
+		c.dir.Path, c.dir.Type = "d", layer.Dir
+		found := layer.Found{Manifest: top, Implied: []layer.Record{c.dir}, Image: true}
+		if diffs := layer.CheckImplied(found, []layer.Found{{Manifest: lower, Image: true}}); len(diffs) == 0 != c.ok {
+			t.Errorf("in an image, %+v: %v", c.dir, diffs)
+		}
+	}
 	// What a whiteout or a file hides is not copied.
 	hidden := layer.Found{Manifest: top, Implied: []layer.Record{{Path: "d", Type: layer.Dir, Mode: 0o700, UID: 3}}}
 	if diffs := layer.CheckImplied(hidden, []layer.Found{{Manifest: fromTar(t, file(".wh.d", ""))}, {Manifest: lower}}); len(diffs) != 1 {

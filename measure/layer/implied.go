@@ -12,13 +12,19 @@ import (
 type Found struct {
 	Manifest *Manifest
 	Implied  []Record // of type Dir, sorted by path
+	// Image says that it was found in a file system image, which mkfs.erofs packs
+	// straight from the tar.
+	Image bool
 }
+
+// packed is what mkfs.erofs makes of a directory that its tar does not name.
+var packed = attrs{mode: 0o777}
 
 // CheckImplied judges the attributes of the implied directories of a layer,
 // which its digest cannot hold because they come from the layers below, nearest
 // first. An implied directory may be as the unpacker makes it by itself (0755,
-// root) or a copy of the directory that the nearest layer below has at its path;
-// its time is the moment of unpacking and says nothing.
+// root; in an image 0777, root) or a copy of the directory that the nearest layer
+// below has at its path; its time is the moment of unpacking and says nothing.
 func CheckImplied(top Found, below []Found) []Difference {
 	var out []Difference
 	for i := range top.Implied {
@@ -26,6 +32,9 @@ func CheckImplied(top Found, below []Found) []Difference {
 		allowed := []attrs{top.plainDir(r)}
 		if lower, ok := nearest(r.Path, below); ok {
 			allowed = append(allowed, lower)
+		}
+		if top.Image {
+			allowed = append(allowed, packed)
 		}
 		got := attrsOf(r)
 		if slices.ContainsFunc(allowed, got.equal) {

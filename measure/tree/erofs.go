@@ -83,6 +83,7 @@ func (r *imageReader) root() error {
 		return fmt.Errorf("%w: its root is no directory", ErrImage)
 	}
 	r.dirs[st.Ino] = true
+	withoutOrigin(st.Xattrs)
 	a := judgeAttributes("", st.Xattrs, true, r.o.UserXattr).rootOnly()
 	r.refuse(layer.Record{Type: layer.Dir}, a)
 	if a.opaque {
@@ -192,10 +193,24 @@ func (r *imageReader) record(path string, st *erofs.Stat) (layer.Record, *layer.
 	default:
 		return rec, &layer.Difference{Path: path, Kind: layer.KindType, Found: t.String()}
 	}
+	if rec.Type == layer.Dir {
+		withoutOrigin(st.Xattrs)
+	}
 	a := judgeAttributes(path, st.Xattrs, rec.Type == layer.Dir, r.o.UserXattr)
 	rec.Opaque, rec.Xattrs = a.opaque, a.kept
 	r.refuse(rec, a)
 	return rec, nil
+}
+
+// withoutOrigin drops the empty mark that mkfs.erofs puts on directories that
+// hold whiteouts. It names no other file; overlayfs takes it to mean that there
+// may be whiteouts, and hides them also where nothing below is covered (Linux,
+// fs/overlayfs/inode.c, ovl_get_inode). One with a value is refused: it would.
+func withoutOrigin(xattrs map[string]string) {
+	const origin = overlayTrusted + "origin"
+	if v, ok := xattrs[origin]; ok && v == "" {
+		delete(xattrs, origin)
+	}
 }
 
 // refuse remembers what no layer may have.
