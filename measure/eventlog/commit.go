@@ -51,6 +51,9 @@ func (l *Log) commitLoop() {
 			for l.commitNext() {
 				looked = time.Now()
 			}
+		case seen := <-l.looks:
+			l.look(seen)
+			looked = time.Now()
 		case <-tick.C:
 			l.mu.Lock()
 			l.flush(l.c.Now(), false)

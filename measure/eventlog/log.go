@@ -22,6 +22,7 @@ type Log struct {
 	lock *os.File
 
 	wake     chan struct{}
+	looks    chan chan struct{}
 	dirty    chan struct{}
 	stop     chan struct{}
 	done     sync.WaitGroup

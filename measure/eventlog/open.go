@@ -48,7 +48,7 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 	}
 	l := &Log{
 		c: c, lock: lock,
-		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1), stop: make(chan struct{}),
+		wake: make(chan struct{}, 1), looks: make(chan chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}),
 		changed: make(chan struct{}), windows: newWindows(), flushed: c.Now(),
 		quotas: &quotas{q: c.Quota, maxBytes: c.MaxBytes, accounts: map[string]*account{}},
 	}
