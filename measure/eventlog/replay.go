@@ -31,12 +31,15 @@ type step struct {
 	data          []byte
 	// foreign says that before does not follow from the batches ahead.
 	foreign bool
+	items   []openItem
 }
 
 // replay computes the PCR from stored lines alone. It is fed line by line and
 // holds no more than the open batch, so that a log of any length can be checked.
 type replay struct {
 	epoch *epochBody
+	// begun is epoch as it was stored.
+	begun Raw
 	id    Hash
 	// values is what the PCR is after the last whole batch.
 	values  tpm.Values
@@ -60,8 +63,11 @@ type replay struct {
 }
 
 type openItem struct {
-	digest Hash
-	record *Record
+	digest    Hash
+	pseudonym Hash
+	record    *Record
+	// blind is set with the record only.
+	blind Hash
 }
 
 func newReplay() *replay {
@@ -89,7 +95,7 @@ func (r *replay) feed(text []byte) (*step, error) {
 		if err := r.place(l.Closed.Epoch, l.Closed.Seq); err != nil {
 			return nil, &LineError{r.line, l.Closed.Seq, err}
 		}
-		r.open = append(r.open, openItem{digest: l.Closed.Digest()})
+		r.open = append(r.open, openItem{digest: l.Closed.Digest(), pseudonym: l.Closed.Pseudonym})
 	case l.Batch != nil:
 		s, err := r.batch(l.Batch)
 		if err != nil {
@@ -135,7 +141,7 @@ func (r *replay) item(i *Item, size int) error {
 	r.blinds[rec.Namespace] = i.Blind
 	r.written[rec.Namespace] += int64(size)
 	c := Closed{i.Epoch, i.Seq, Pseudonym(i.Epoch, i.Blind, rec.Namespace), Commitment(i.Salt, i.Record)}
-	r.open = append(r.open, openItem{c.Digest(), rec})
+	r.open = append(r.open, openItem{c.Digest(), c.Pseudonym, rec, i.Blind})
 	return nil
 }
 
@@ -154,7 +160,7 @@ func (r *replay) begin(i *Item, rec *Record) error {
 	if err != nil {
 		return err
 	}
-	r.epoch, r.id, r.values = &b, i.Epoch, v
+	r.epoch, r.begun, r.id, r.values = &b, rec.Body, i.Epoch, v
 	r.name, r.cause, r.reason = b.State, b.Cause, b.Reason
 	return nil
 }
@@ -174,7 +180,7 @@ func (r *replay) batch(b *Batch) (*step, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &step{batch: b, before: before, after: after}
+	s := &step{batch: b, before: before, after: after, items: r.open}
 	if !before.Equal(r.values) {
 		if err := foreignAllowed(r.open[0].record, r.values, before); err != nil {
 			return nil, err
