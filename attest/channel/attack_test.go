@@ -105,10 +105,10 @@ func TestReflection(t *testing.T) {
 // anyAK takes evidence of any AK for the one that was announced.
 type anyAK struct{ *host }
 
-func (x anyAK) Appraise(ctx context.Context, evidence []byte, want Binding) (*Result, error) {
+func (x anyAK) Appraise(ctx context.Context, evidence []byte, want Expect) (*Result, error) {
 	r, err := x.host.Appraise(ctx, evidence, want)
 	if r != nil {
-		r.AKName = want.AKName
+		r.AKName = want.Binding.AKName
 	}
 	return r, err
 }

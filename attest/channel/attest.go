@@ -13,11 +13,18 @@ import (
 	"time"
 )
 
+// question is a request that was sent.
+type question struct {
+	nonce  []byte
+	issued time.Time
+}
+
 // ask requests a proof for a fresh nonce, from where our checkpoint stands.
-func (c *Conn) ask() (nonce []byte, err error) {
+func (c *Conn) ask() (*question, error) {
 	var q request
 	rand.Read(q.nonce[:])
 	q.from = c.endpoint.cfg.Appraiser.From(c.peerAK)
+	asked := &question{nonce: q.nonce[:], issued: c.endpoint.cfg.Clock()}
 	c.mu.Lock()
 	c.round++
 	q.round = c.round
@@ -26,11 +33,11 @@ func (c *Conn) ask() (nonce []byte, err error) {
 	if err := c.send(kindRequest, q.encode()); err != nil {
 		return nil, err
 	}
-	return q.nonce[:], nil
+	return asked, nil
 }
 
 // appraise waits for the proof and judges it.
-func (c *Conn) appraise(ctx context.Context, nonce []byte, limit time.Duration) error {
+func (c *Conn) appraise(ctx context.Context, asked *question, limit time.Duration) error {
 	e := c.endpoint
 	p, err := await(ctx, c, c.proofs, limit)
 	if err != nil {
@@ -39,15 +46,15 @@ func (c *Conn) appraise(ctx context.Context, nonce []byte, limit time.Duration) 
 	defer e.guard.drop(c.from, int64(len(p.evidence)))
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
 	defer cancel()
-	r, err := e.judge(ctx, p.evidence, Binding{
+	r, err := e.judge(ctx, p.evidence, Expect{Issued: asked.issued, Host: c.target.Host, Binding: Binding{
 		Purpose:       Purpose,
 		Exporter:      c.exporter,
-		VerifierNonce: nonce,
+		VerifierNonce: asked.nonce,
 		OwnNonce:      p.nonce[:],
 		OwnSPKI:       c.peerSPKI,
 		PeerSPKI:      e.spki,
 		AKName:        c.peerAK,
-	})
+	}})
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -77,7 +84,7 @@ func (c *Conn) appraise(ctx context.Context, nonce []byte, limit time.Duration) 
 
 // judge calls the appraiser. It reads what a stranger wrote: a panic there is
 // a refusal, and not the end of the agent.
-func (e *Endpoint) judge(ctx context.Context, evidence []byte, want Binding) (r *Result, err error) {
+func (e *Endpoint) judge(ctx context.Context, evidence []byte, want Expect) (r *Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			slog.Error("appraisal panicked", "panic", p, "stack", string(debug.Stack()))
@@ -199,11 +206,11 @@ func (c *Conn) wantProofs() {
 func (c *Conn) again(start time.Time) error {
 	ctx, cancel := context.WithTimeout(c.ctx, c.endpoint.cfg.Patience)
 	defer cancel()
-	nonce, err := c.ask()
+	asked, err := c.ask()
 	if err != nil {
 		return err
 	}
-	if err := c.appraise(ctx, nonce, c.endpoint.cfg.Patience); err != nil {
+	if err := c.appraise(ctx, asked, c.endpoint.cfg.Patience); err != nil {
 		return err
 	}
 	c.mu.Lock()

@@ -67,9 +67,18 @@ type Prover interface {
 type Appraiser interface {
 	// From says where the checkpoint of the host with this AK stands.
 	From(akName []byte) Place
-	// Appraise judges evidence that must be bound as want says; its AK's name
-	// is want.AKName. An error is evidence of which nothing can be said.
-	Appraise(ctx context.Context, evidence []byte, want Binding) (*Result, error)
+	// Appraise judges evidence that must be bound as want says. An error is
+	// evidence of which nothing can be said.
+	Appraise(ctx context.Context, evidence []byte, want Expect) (*Result, error)
+}
+
+// Expect is what evidence must be: bound so, by the AK that the binding names,
+// made after the nonce was given out, and of the host that was called.
+type Expect struct {
+	Binding Binding
+	Issued  time.Time
+	// Host is empty where any host is taken.
+	Host string
 }
 
 // Config is what an Endpoint is made of.

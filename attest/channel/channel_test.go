@@ -307,7 +307,7 @@ func TestAppraisalThatPanics(t *testing.T) {
 type panicking struct{}
 
 func (panicking) From([]byte) Place { return Place{} }
-func (panicking) Appraise(context.Context, []byte, Binding) (*Result, error) {
+func (panicking) Appraise(context.Context, []byte, Expect) (*Result, error) {
 	panic("evidence from hell")
 }
 

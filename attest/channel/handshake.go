@@ -97,7 +97,7 @@ func (c *Conn) call(ctx context.Context) error {
 	if err := c.greet(ctx); err != nil {
 		return err
 	}
-	nonce, err := c.ask()
+	asked, err := c.ask()
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (c *Conn) call(ctx context.Context) error {
 		return err
 	}
 	c.enter(PhaseEvidence)
-	if err := c.appraise(ctx, nonce, limit); err != nil {
+	if err := c.appraise(ctx, asked, limit); err != nil {
 		return err
 	}
 	// Open before the peer can know that it is, since data may follow at once.
@@ -129,13 +129,13 @@ func (c *Conn) answer(ctx context.Context) error {
 	if err := c.greet(ctx); err != nil {
 		return err
 	}
-	nonce, err := c.ask()
+	asked, err := c.ask()
 	if err != nil {
 		return err
 	}
 	limit := c.endpoint.cfg.Limits.Proof
 	c.enter(PhaseEvidence)
-	if err := c.appraise(ctx, nonce, limit); err != nil {
+	if err := c.appraise(ctx, asked, limit); err != nil {
 		return err
 	}
 	release, err := c.endpoint.guard.trusted(c.from, c.peerAK)

@@ -1,6 +1,7 @@
 package channel
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"runtime"
@@ -13,6 +14,12 @@ import (
 func TestMain(m *testing.M) {
 	goroutines, files := runtime.NumGoroutine(), descriptors()
 	code := m.Run()
+	// The fuzzer has workers and pipes of its own.
+	for _, name := range []string{"test.fuzz", "test.fuzzworker"} {
+		if v := flag.Lookup(name).Value.String(); v != "" && v != "false" {
+			os.Exit(code)
+		}
+	}
 	for until := time.Now().Add(5 * time.Second); code == 0; time.Sleep(20 * time.Millisecond) {
 		g, f := runtime.NumGoroutine(), descriptors()
 		// The poller's own descriptors come with the first connection.

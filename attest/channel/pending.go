@@ -17,6 +17,9 @@ type pending struct {
 }
 
 func (p *pending) write(b []byte) {
+	if len(b) == 0 {
+		return
+	}
 	if p.size+len(b) > len(p.ring) {
 		grown := make([]byte, max(2*len(p.ring), p.size+len(b), 4096))
 		p.peek(grown)

@@ -130,7 +130,7 @@ func (h *host) From(akName []byte) Place {
 }
 
 // Appraise implements Appraiser; mask makes it a naive one.
-func (h *host) Appraise(_ context.Context, evidence []byte, want Binding) (*Result, error) {
+func (h *host) Appraise(_ context.Context, evidence []byte, want Expect) (*Result, error) {
 	var e fakeEvidence
 	if err := json.Unmarshal(evidence, &e); err != nil {
 		return nil, fmt.Errorf("evidence: %w", err)
@@ -160,7 +160,7 @@ func (h *host) Appraise(_ context.Context, evidence []byte, want Binding) (*Resu
 		return refuse("unknown", "AK is not known")
 	case !ecdsa.VerifyASN1(ak, d[:], e.Signature):
 		return refuse("signature", "signature is not the AK's")
-	case !bytes.Equal(e.Qualified, qualify(h.mask(want))):
+	case !bytes.Equal(e.Qualified, qualify(h.mask(want.Binding))):
 		return refuse("binding", "quote is not for this channel")
 	}
 	r.Host = from.name
