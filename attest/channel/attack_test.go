@@ -7,16 +7,20 @@ import (
 	"encoding/binary"
 	"net"
 	"testing"
+
+	"github.com/sealift/sealift/attest/evidence"
 )
 
 // Naive channels bind less. Each attack here works against one of them, and
 // not against what is built.
-func whole(b Binding) Binding     { return b }
-func nonceOnly(b Binding) Binding { return Binding{VerifierNonce: b.VerifierNonce} }
-func keyOnly(b Binding) Binding   { return Binding{OwnSPKI: b.OwnSPKI} }
+func whole(b evidence.Binding) evidence.Binding { return b }
+func nonceOnly(b evidence.Binding) evidence.Binding {
+	return evidence.Binding{VerifierNonce: b.VerifierNonce}
+}
+func keyOnly(b evidence.Binding) evidence.Binding { return evidence.Binding{OwnSPKI: b.OwnSPKI} }
 
 // variants runs an attack that reports whether it worked.
-func variants(t *testing.T, naive func(Binding) Binding, attack func(t *testing.T, mask func(Binding) Binding) bool) {
+func variants(t *testing.T, naive masking, attack func(t *testing.T, mask masking) bool) {
 	t.Run("naive", func(t *testing.T) {
 		if !attack(t, naive) {
 			t.Error("the attack does not even work on the naive channel")
@@ -32,7 +36,7 @@ func variants(t *testing.T, naive func(Binding) Binding, attack func(t *testing.
 // A stranger in the middle passes on all that two honest hosts say, and would
 // own the channel they think is theirs.
 func TestRelay(t *testing.T) {
-	variants(t, nonceOnly, func(t *testing.T, mask func(Binding) Binding) bool {
+	variants(t, nonceOnly, func(t *testing.T, mask masking) bool {
 		w := newWorld()
 		a, b := w.host(t, "a"), w.host(t, "b")
 		a.mask, b.mask = mask, mask
@@ -63,7 +67,7 @@ func TestRelay(t *testing.T) {
 
 // The man in the middle brings the host together with itself.
 func TestReflection(t *testing.T) {
-	variants(t, nonceOnly, func(t *testing.T, mask func(Binding) Binding) bool {
+	variants(t, nonceOnly, func(t *testing.T, mask masking) bool {
 		w := newWorld()
 		a := w.host(t, "a")
 		a.mask = mask
@@ -105,8 +109,8 @@ func TestReflection(t *testing.T) {
 // anyAK takes evidence of any AK for the one that was announced.
 type anyAK struct{ *host }
 
-func (x anyAK) Appraise(ctx context.Context, evidence []byte, want Expect) (*Result, error) {
-	r, err := x.host.Appraise(ctx, evidence, want)
+func (x anyAK) Appraise(ctx context.Context, text []byte, want Expect) (*Result, error) {
+	r, err := x.host.Appraise(ctx, text, want)
 	if r != nil {
 		r.AKName = want.Binding.AKName
 	}
@@ -138,7 +142,7 @@ func TestSigningOracle(t *testing.T) {
 			if oracle {
 				return b.sign(nonce, Place{})
 			}
-			return b.sign(qualify(Binding{Purpose: "offline", VerifierNonce: nonce, AKName: b.akName}), Place{})
+			return b.sign(qualify(evidence.Binding{Purpose: evidence.Offline, VerifierNonce: nonce, AKName: b.akName}), Place{})
 		}
 		aw, mw := wire(t)
 		cli := inBackground(func() (*Conn, error) { return a.endpoint(t, nil).Client(t.Context(), aw, Target{Host: "b"}) })
@@ -151,8 +155,8 @@ func TestSigningOracle(t *testing.T) {
 		m.send(kindAccept, binary.BigEndian.AppendUint32(nil, 1))
 		p := proof{round: 1}
 		rand.Read(p.nonce[:])
-		p.evidence = offline(qualify(Binding{
-			Purpose: Purpose, Exporter: m.exporter, VerifierNonce: q.nonce[:], OwnNonce: p.nonce[:],
+		p.evidence = offline(qualify(evidence.Binding{
+			Purpose: evidence.Channel, Exporter: m.exporter, VerifierNonce: q.nonce[:], OwnNonce: p.nonce[:],
 			OwnSPKI: m.spki, PeerSPKI: m.peer, AKName: b.akName,
 		}))
 		m.give(p)
@@ -168,9 +172,9 @@ func TestSigningOracle(t *testing.T) {
 
 // A host that fell shows what it proved while it was good.
 func TestYesterdaysEvidence(t *testing.T) {
-	for name, naive := range map[string]func(Binding) Binding{"key only": keyOnly, "nothing": func(Binding) Binding { return Binding{} }} {
+	for name, naive := range map[string]masking{"key only": keyOnly, "nothing": func(evidence.Binding) evidence.Binding { return evidence.Binding{} }} {
 		t.Run(name, func(t *testing.T) {
-			variants(t, naive, func(t *testing.T, mask func(Binding) Binding) bool {
+			variants(t, naive, func(t *testing.T, mask masking) bool {
 				w := newWorld()
 				a, b := w.host(t, "a"), w.host(t, "b")
 				a.mask, b.mask = mask, mask
@@ -202,11 +206,11 @@ func TestYesterdaysEvidence(t *testing.T) {
 
 type replaying []byte
 
-func (r replaying) Prove(context.Context, Binding, Place) ([]byte, error) { return r, nil }
+func (r replaying) Prove(context.Context, evidence.Binding, Place) ([]byte, error) { return r, nil }
 
 // Within a channel, too: the first proof does not do for the second.
 func TestProofsAreNotRepeated(t *testing.T) {
-	variants(t, func(b Binding) Binding { b.VerifierNonce, b.OwnNonce = nil, nil; return b }, func(t *testing.T, mask func(Binding) Binding) bool {
+	variants(t, func(b evidence.Binding) evidence.Binding { b.VerifierNonce, b.OwnNonce = nil, nil; return b }, func(t *testing.T, mask masking) bool {
 		w := newWorld()
 		a, b := w.host(t, "a"), w.host(t, "b")
 		a.mask, b.mask = mask, mask
@@ -225,7 +229,7 @@ type repeating struct {
 	first []byte
 }
 
-func (r *repeating) Prove(ctx context.Context, b Binding, from Place) (out []byte, err error) {
+func (r *repeating) Prove(ctx context.Context, b evidence.Binding, from Place) (out []byte, err error) {
 	if r.first == nil {
 		r.first, err = r.host.Prove(ctx, b, from)
 	}
@@ -240,11 +244,11 @@ func TestEvidenceOfAnotherHost(t *testing.T) {
 		"own's name": func(a, b *host) []byte { return b.akName },
 	} {
 		t.Run(name, func(t *testing.T) {
-			variants(t, nonceOnly, func(t *testing.T, mask func(Binding) Binding) bool {
+			variants(t, nonceOnly, func(t *testing.T, mask masking) bool {
 				w := newWorld()
 				a, b, c := w.host(t, "a"), w.host(t, "b"), w.host(t, "c")
 				b.good.Store(false)
-				naive := mask(Binding{Purpose: Purpose}).Purpose == ""
+				naive := mask(evidence.Binding{Purpose: evidence.Channel}).Purpose == ""
 				a.mask, c.mask = mask, mask
 
 				towardC, cw := wire(t)

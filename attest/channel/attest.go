@@ -11,6 +11,8 @@ import (
 	"math"
 	"runtime/debug"
 	"time"
+
+	"github.com/sealift/sealift/attest/evidence"
 )
 
 // question is a request that was sent.
@@ -46,8 +48,8 @@ func (c *Conn) appraise(ctx context.Context, asked *question, limit time.Duratio
 	defer e.guard.drop(c.from, int64(len(p.evidence)))
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
 	defer cancel()
-	r, err := e.judge(ctx, p.evidence, Expect{Issued: asked.issued, Host: c.target.Host, Binding: Binding{
-		Purpose:       Purpose,
+	r, err := e.judge(ctx, p.evidence, Expect{Issued: asked.issued, Host: c.target.Host, Binding: evidence.Binding{
+		Purpose:       evidence.Channel,
 		Exporter:      c.exporter,
 		VerifierNonce: asked.nonce,
 		OwnNonce:      p.nonce[:],
@@ -84,14 +86,14 @@ func (c *Conn) appraise(ctx context.Context, asked *question, limit time.Duratio
 
 // judge calls the appraiser. It reads what a stranger wrote: a panic there is
 // a refusal, and not the end of the agent.
-func (e *Endpoint) judge(ctx context.Context, evidence []byte, want Expect) (r *Result, err error) {
+func (e *Endpoint) judge(ctx context.Context, text []byte, want Expect) (r *Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			slog.Error("appraisal panicked", "panic", p, "stack", string(debug.Stack()))
 			r, err = nil, errors.New("internal error in the appraisal")
 		}
 	}()
-	r, err = e.cfg.Appraiser.Appraise(ctx, evidence, want)
+	r, err = e.cfg.Appraiser.Appraise(ctx, text, want)
 	if err == nil && r == nil {
 		err = errors.New("no verdict")
 	}
@@ -113,29 +115,29 @@ func (c *Conn) prove(ctx context.Context, q request, payer []byte) error {
 	defer cancel()
 	stop := context.AfterFunc(c.ctx, cancel)
 	defer stop()
-	evidence, nonce, err := c.quote(ctx, q, payer)
+	text, nonce, err := c.quote(ctx, q, payer)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	c.in.answered = q.round
 	c.mu.Unlock()
-	p := proof{round: q.round, size: uint32(len(evidence))}
+	p := proof{round: q.round, size: uint32(len(text))}
 	copy(p.nonce[:], nonce)
 	if err := c.send(kindEvidence, p.encode()); err != nil {
 		return err
 	}
-	for len(evidence) > 0 {
-		n := min(len(evidence), maxPiece)
-		if err := c.send(kindChunk, evidence[:n]); err != nil {
+	for len(text) > 0 {
+		n := min(len(text), maxPiece)
+		if err := c.send(kindChunk, text[:n]); err != nil {
 			return err
 		}
-		evidence = evidence[n:]
+		text = text[n:]
 	}
 	return nil
 }
 
-func (c *Conn) quote(ctx context.Context, q request, payer []byte) (evidence, nonce []byte, err error) {
+func (c *Conn) quote(ctx context.Context, q request, payer []byte) (text, nonce []byte, err error) {
 	e := c.endpoint
 	release, err := e.guard.turn(ctx, payer)
 	if err != nil {
@@ -144,8 +146,8 @@ func (c *Conn) quote(ctx context.Context, q request, payer []byte) (evidence, no
 	defer release()
 	nonce = make([]byte, nonceSize)
 	rand.Read(nonce)
-	evidence, err = e.cfg.Prover.Prove(ctx, Binding{
-		Purpose:       Purpose,
+	text, err = e.cfg.Prover.Prove(ctx, evidence.Binding{
+		Purpose:       evidence.Channel,
 		Exporter:      c.exporter,
 		VerifierNonce: q.nonce[:],
 		OwnNonce:      nonce,
@@ -156,10 +158,10 @@ func (c *Conn) quote(ctx context.Context, q request, payer []byte) (evidence, no
 	switch {
 	case err != nil:
 		return nil, nil, &Error{Peer: c.peer, Phase: PhaseProve, Reason: err.Error(), Err: err, Hint: "sealift doctor"}
-	case len(evidence) == 0 || int64(len(evidence)) > math.MaxUint32:
-		return nil, nil, &Error{Peer: c.peer, Phase: PhaseProve, Reason: fmt.Sprintf("own evidence is %d bytes long", len(evidence))}
+	case len(text) == 0 || int64(len(text)) > math.MaxUint32:
+		return nil, nil, &Error{Peer: c.peer, Phase: PhaseProve, Reason: fmt.Sprintf("own evidence is %d bytes long", len(text))}
 	}
-	return evidence, nonce, nil
+	return text, nonce, nil
 }
 
 // serveProofs answers the peer's later requests, one at a time.

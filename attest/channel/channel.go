@@ -28,6 +28,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/sealift/sealift/attest/evidence"
 )
 
 // Exporter label of RFC 8446, section 7.5, as RFC 9266 uses one; the context is
@@ -40,10 +42,6 @@ const (
 // Protocol is the ALPN name (RFC 7301) of version 1. TLS protects the choice:
 // a version cannot be talked down.
 const Protocol = "sealift-attest/1"
-
-// Purpose is what a binding of this package always says, so that evidence made
-// for anything else fits no channel.
-const Purpose = "channel"
 
 // Place is where in a peer's log the wanted lines begin. The zero Place is
 // the whole log.
@@ -59,7 +57,7 @@ type Place struct {
 // peers, and by a client for the server it chose to call; it is never called
 // twice at a time.
 type Prover interface {
-	Prove(ctx context.Context, b Binding, from Place) ([]byte, error)
+	Prove(ctx context.Context, b evidence.Binding, from Place) ([]byte, error)
 }
 
 // Appraiser judges what a peer sent. It may be called for several peers at
@@ -69,13 +67,13 @@ type Appraiser interface {
 	From(akName []byte) Place
 	// Appraise judges evidence that must be bound as want says. An error is
 	// evidence of which nothing can be said.
-	Appraise(ctx context.Context, evidence []byte, want Expect) (*Result, error)
+	Appraise(ctx context.Context, text []byte, want Expect) (*Result, error)
 }
 
 // Expect is what evidence must be: bound so, by the AK that the binding names,
 // made after the nonce was given out, and of the host that was called.
 type Expect struct {
-	Binding Binding
+	Binding evidence.Binding
 	Issued  time.Time
 	// Host is empty where any host is taken.
 	Host string

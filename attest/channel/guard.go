@@ -23,8 +23,8 @@ type Limits struct {
 	// Connections are open channels that peers opened: in all (512), and with
 	// one AK (8).
 	Connections, PerPeer int
-	// Evidence is the longest a peer may send (64 MiB); Held is what all peers
-	// together may have sent that is not appraised yet (256 MiB), and one
+	// Evidence is the longest a peer may send (128 MiB); Held is what all peers
+	// together may have sent that is not appraised yet (512 MiB), and one
 	// source a quarter of it, but at least one piece of evidence.
 	Evidence, Held int64
 	// QuoteEvery and QuoteBurst bound the quotes made for one AK (one each
@@ -60,7 +60,7 @@ func (l Limits) filled() (Limits, error) {
 		v    *int64
 		def  int64
 	}{
-		{"evidence", &l.Evidence, 64 << 20}, {"held evidence", &l.Held, 256 << 20},
+		{"evidence", &l.Evidence, 128 << 20}, {"held evidence", &l.Held, 512 << 20},
 		{"time between quotes", (*int64)(&l.QuoteEvery), int64(time.Second)},
 		{"TLS time", (*int64)(&l.TLS), int64(5 * time.Second)}, {"hello time", (*int64)(&l.Hello), int64(5 * time.Second)},
 		{"proof time", (*int64)(&l.Proof), int64(30 * time.Second)}, {"write time", (*int64)(&l.Write), int64(10 * time.Second)},

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sealift/sealift/attest/evidence"
 )
 
 // host is an agent with an AK of its own. What it sends is evidence reduced to
@@ -32,7 +34,7 @@ type host struct {
 	quotes  atomic.Int64
 	pad     int
 	delay   time.Duration
-	mask    func(Binding) Binding
+	mask    masking
 	mu      sync.Mutex
 	last    []byte
 	bounds  []Place
@@ -59,7 +61,7 @@ func newWorld() *world { return &world{hosts: map[string]*host{}} }
 
 func (w *world) host(t testing.TB, name string) *host {
 	t.Helper()
-	h := &host{name: name, world: w, ak: newKey(t), key: newKey(t), mask: func(b Binding) Binding { return b }}
+	h := &host{name: name, world: w, ak: newKey(t), key: newKey(t), mask: whole}
 	h.akName = nameOf(&h.ak.PublicKey)
 	h.good.Store(true)
 	h.seq.Store(7)
@@ -87,7 +89,7 @@ func nameOf(k *ecdsa.PublicKey) []byte {
 }
 
 // Prove implements Prover.
-func (h *host) Prove(ctx context.Context, b Binding, from Place) ([]byte, error) {
+func (h *host) Prove(ctx context.Context, b evidence.Binding, from Place) ([]byte, error) {
 	h.quotes.Add(1)
 	select {
 	case <-time.After(h.delay):
@@ -130,9 +132,9 @@ func (h *host) From(akName []byte) Place {
 }
 
 // Appraise implements Appraiser; mask makes it a naive one.
-func (h *host) Appraise(_ context.Context, evidence []byte, want Expect) (*Result, error) {
+func (h *host) Appraise(_ context.Context, text []byte, want Expect) (*Result, error) {
 	var e fakeEvidence
-	if err := json.Unmarshal(evidence, &e); err != nil {
+	if err := json.Unmarshal(text, &e); err != nil {
 		return nil, fmt.Errorf("evidence: %w", err)
 	}
 	k, err := x509.ParsePKIXPublicKey(e.AK)
@@ -168,7 +170,7 @@ func (h *host) Appraise(_ context.Context, evidence []byte, want Expect) (*Resul
 		return refuse("violation", "policy violation of web in default")
 	}
 	h.mu.Lock()
-	h.last = evidence
+	h.last = text
 	h.bounds = append(h.bounds, Place{Epoch: [32]byte{1}, Seq: e.Last + 1})
 	h.mu.Unlock()
 	r.Trusted = true
@@ -265,12 +267,10 @@ func fault(t testing.TB, err error, phase Phase) *Error {
 	return e
 }
 
-// qualify is what the fakes bind with until evidence gives theirs.
-func qualify(b Binding) []byte {
-	h := sha256.New()
-	for _, p := range [][]byte{[]byte(b.Purpose), b.Exporter, b.VerifierNonce, b.OwnNonce, b.OwnSPKI, b.PeerSPKI, b.AKName, b.Ticket} {
-		fmt.Fprintf(h, "%d:", len(p))
-		h.Write(p)
-	}
-	return h.Sum(nil)
+// masking is what is left of a binding.
+type masking func(evidence.Binding) evidence.Binding
+
+func qualify(b evidence.Binding) []byte {
+	q := evidence.Qualification(b)
+	return q[:]
 }
