@@ -50,6 +50,7 @@ type Agent struct {
 
 	device   tpm.Device
 	channel  *channelKey
+	prover   *prover
 	log      *eventlog.Log
 	daemons  []*inventory.Daemon
 	examiner *launch.Examiner
@@ -111,6 +112,10 @@ func (a *Agent) open(ctx context.Context) (err error) {
 	}
 	if err := a.openLog(ctx); err != nil {
 		return err
+	}
+	a.prover = &prover{
+		device: a.device, log: a.log, pcr: a.config.TPM.PCR, channel: a.channel,
+		directory: a.config.Attest.Directory, boot: a.config.Attest.BootLog, ima: a.config.Attest.IMALog,
 	}
 	return a.recordStart(ctx)
 }

@@ -221,39 +221,3 @@ func (s *shimService) Report(ctx context.Context, req *nodev1.ReportRequest) (*n
 	}
 	return &nodev1.ReportResponse{Seq: seq}, nil
 }
-
-// forbiddenService refuses everything; a role's service embeds it and overrides
-// what the role may do.
-type forbiddenService struct{}
-
-func deny(method string) error {
-	return status.Errorf(codes.PermissionDenied, "%s: not for this peer", method)
-}
-
-func (forbiddenService) Hello(context.Context, *nodev1.HelloRequest) (*nodev1.HelloResponse, error) {
-	return nil, deny("Hello")
-}
-func (forbiddenService) Launch(context.Context, *nodev1.LaunchRequest) (*nodev1.LaunchResponse, error) {
-	return nil, deny("Launch")
-}
-func (forbiddenService) Report(context.Context, *nodev1.ReportRequest) (*nodev1.ReportResponse, error) {
-	return nil, deny("Report")
-}
-func (forbiddenService) Status(context.Context, *nodev1.StatusRequest) (*nodev1.StatusResponse, error) {
-	return nil, deny("Status")
-}
-func (forbiddenService) ReadLog(context.Context, *nodev1.ReadLogRequest, nodev1.Node_ReadLogServer) error {
-	return deny("ReadLog")
-}
-func (forbiddenService) Measure(context.Context, *nodev1.MeasureRequest, nodev1.Node_MeasureServer) error {
-	return deny("Measure")
-}
-func (forbiddenService) ImportReference(context.Context, *nodev1.ImportReferenceRequest) (*nodev1.ImportReferenceResponse, error) {
-	return nil, deny("ImportReference")
-}
-func (forbiddenService) ExplainPolicy(context.Context, *nodev1.ExplainPolicyRequest) (*nodev1.ExplainPolicyResponse, error) {
-	return nil, deny("ExplainPolicy")
-}
-func (forbiddenService) Acknowledge(context.Context, *nodev1.AcknowledgeRequest) (*nodev1.AcknowledgeResponse, error) {
-	return nil, deny("Acknowledge")
-}

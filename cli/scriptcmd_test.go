@@ -210,3 +210,41 @@ func (c *canned) Measure(_ context.Context, _ *nodev1.MeasureRequest, s nodev1.N
 	}
 	return nil
 }
+
+func (c *canned) Attest(_ context.Context, _ *nodev1.AttestRequest, s nodev1.Node_AttestServer) error {
+	lines, err := c.lines("attest")
+	if err != nil {
+		return err
+	}
+	for _, l := range lines {
+		if err := s.Send(&nodev1.AttestPart{Data: l}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *canned) WatchPeers(_ context.Context, _ *nodev1.WatchPeersRequest, s nodev1.Node_WatchPeersServer) error {
+	lines, err := c.lines("peers")
+	if err != nil {
+		return err
+	}
+	for _, l := range lines {
+		m := &nodev1.PeerState{}
+		if err := protojson.Unmarshal(l, m); err != nil {
+			return err
+		}
+		if err := s.Send(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *canned) SetPeer(context.Context, *nodev1.Peer) (*nodev1.PeerResponse, error) {
+	return answer[nodev1.PeerResponse](c, "set-peer")
+}
+
+func (c *canned) RemovePeer(context.Context, *nodev1.Peer) (*nodev1.PeerResponse, error) {
+	return answer[nodev1.PeerResponse](c, "remove-peer")
+}

@@ -32,6 +32,7 @@ type Config struct {
 	Measure    Measure    `toml:"measure"`
 	Policy     Policy     `toml:"policy"`
 	Node       Node       `toml:"node"`
+	Attest     Attest     `toml:"attest"`
 
 	// Source is the file this came from, or "built-in defaults".
 	Source string `toml:"-"`
@@ -74,6 +75,15 @@ type Node struct {
 	Shims  []string `toml:"shims"`
 	CLI    []string `toml:"cli"`
 	Census Duration `toml:"census"`
+}
+
+type Attest struct {
+	Directory string   `toml:"directory"`
+	BootLog   string   `toml:"boot_log"`
+	IMALog    string   `toml:"ima_log"`
+	Listen    string   `toml:"listen"`
+	Trust     string   `toml:"trust"`
+	Interval  Duration `toml:"interval"`
 }
 
 // Duration is a time.Duration written as Go writes it: "1.5s".
@@ -173,7 +183,7 @@ func (c *Config) check() error {
 	if d := c.TPM.Device; d != "" && !strings.HasPrefix(d, "/dev/") && !strings.HasPrefix(d, "unix:/") {
 		return fmt.Errorf("tpm.device = %q: must be a device file or unix:/PATH", d)
 	}
-	for key, d := range map[string]Duration{"tpm.timeout": c.TPM.Timeout, "containerd.timeout": c.Containerd.Timeout, "node.census": c.Node.Census} {
+	for key, d := range map[string]Duration{"tpm.timeout": c.TPM.Timeout, "containerd.timeout": c.Containerd.Timeout, "node.census": c.Node.Census, "attest.interval": c.Attest.Interval} {
 		if time.Duration(d) <= 0 {
 			return fmt.Errorf("%s = %s: must be more than zero", key, time.Duration(d))
 		}
@@ -187,7 +197,8 @@ func (c *Config) check() error {
 	if c.Measure.Workers < 0 {
 		return fmt.Errorf("measure.workers = %d: must not be negative", c.Measure.Workers)
 	}
-	for key, p := range map[string]string{"log.directory": c.Log.Directory, "measure.cache": c.Measure.Cache, "policy.directory": c.Policy.Directory, "policy.trust": c.Policy.Trust} {
+	for key, p := range map[string]string{"log.directory": c.Log.Directory, "measure.cache": c.Measure.Cache, "policy.directory": c.Policy.Directory, "policy.trust": c.Policy.Trust,
+		"attest.directory": c.Attest.Directory, "attest.boot_log": c.Attest.BootLog, "attest.ima_log": c.Attest.IMALog, "attest.trust": c.Attest.Trust} {
 		if !filepath.IsAbs(p) {
 			return fmt.Errorf("%s = %q: must be an absolute path", key, p)
 		}

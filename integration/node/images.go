@@ -17,6 +17,12 @@ func (n *Node) Import(ctx context.Context, img *image.Image, args ...string) err
 	return err
 }
 
+// ImportTo is Import into a containerd namespace.
+func (n *Node) ImportTo(ctx context.Context, namespace string, img *image.Image) error {
+	_, err := n.RunCmd(ctx, host.Cmd{Args: []string{"ctr", "-n", namespace, "image", "import", "-"}, Stdin: archive(img)})
+	return err
+}
+
 // Registry starts a registry on the node's loopback that serves an image under
 // some names, and returns its address.
 func (n *Node) Registry(ctx context.Context, img *image.Image, names ...string) (string, error) {

@@ -92,6 +92,371 @@ func (ReportKind) EnumDescriptor() ([]byte, []int) {
 	return file_api_node_v1_node_proto_rawDescGZIP(), []int{0}
 }
 
+type AttestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The verifier's nonce, at most 64 bytes. Empty: freshness is unproven.
+	Nonce []byte `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// Whose records are open; empty: the whole log.
+	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// One container of the namespace.
+	Container string `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"`
+	// First sequence number wanted; later than 1 for a verifier that holds a
+	// checkpoint of what came before.
+	From uint64 `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`
+	// The epoch of that checkpoint, 32 bytes; another one's log is sent whole.
+	Epoch         []byte `protobuf:"bytes,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttestRequest) Reset() {
+	*x = AttestRequest{}
+	mi := &file_api_node_v1_node_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttestRequest) ProtoMessage() {}
+
+func (x *AttestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttestRequest.ProtoReflect.Descriptor instead.
+func (*AttestRequest) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *AttestRequest) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+func (x *AttestRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *AttestRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *AttestRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *AttestRequest) GetEpoch() []byte {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+type AttestPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttestPart) Reset() {
+	*x = AttestPart{}
+	mi := &file_api_node_v1_node_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttestPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttestPart) ProtoMessage() {}
+
+func (x *AttestPart) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttestPart.ProtoReflect.Descriptor instead.
+func (*AttestPart) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AttestPart) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type Peer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name in the peer's certificate.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// HOST:PORT.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_api_node_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Peer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Peer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type PeerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerResponse) Reset() {
+	*x = PeerResponse{}
+	mi := &file_api_node_v1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerResponse) ProtoMessage() {}
+
+func (x *PeerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerResponse.ProtoReflect.Descriptor instead.
+func (*PeerResponse) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+type WatchPeersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only this peer; empty: all.
+	Name   string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Follow bool   `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Have the peers attest now, ahead of the interval.
+	Check         bool `protobuf:"varint,3,opt,name=check,proto3" json:"check,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPeersRequest) Reset() {
+	*x = WatchPeersRequest{}
+	mi := &file_api_node_v1_node_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPeersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPeersRequest) ProtoMessage() {}
+
+func (x *WatchPeersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPeersRequest.ProtoReflect.Descriptor instead.
+func (*WatchPeersRequest) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchPeersRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WatchPeersRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *WatchPeersRequest) GetCheck() bool {
+	if x != nil {
+		return x.Check
+	}
+	return false
+}
+
+type PeerState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Peer  *Peer                  `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	// "trusted", "not-trusted", "unreachable", "unknown"
+	State   string    `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	Reasons []*Reason `protobuf:"bytes,3,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	// The verdict as JSON, as `sealift verify --json` prints it; empty where
+	// there is none.
+	Verdict         []byte `protobuf:"bytes,4,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	SinceUnixNano   int64  `protobuf:"varint,5,opt,name=since_unix_nano,json=sinceUnixNano,proto3" json:"since_unix_nano,omitempty"`
+	CheckedUnixNano int64  `protobuf:"varint,6,opt,name=checked_unix_nano,json=checkedUnixNano,proto3" json:"checked_unix_nano,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *PeerState) Reset() {
+	*x = PeerState{}
+	mi := &file_api_node_v1_node_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerState) ProtoMessage() {}
+
+func (x *PeerState) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerState.ProtoReflect.Descriptor instead.
+func (*PeerState) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PeerState) GetPeer() *Peer {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *PeerState) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *PeerState) GetReasons() []*Reason {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+func (x *PeerState) GetVerdict() []byte {
+	if x != nil {
+		return x.Verdict
+	}
+	return nil
+}
+
+func (x *PeerState) GetSinceUnixNano() int64 {
+	if x != nil {
+		return x.SinceUnixNano
+	}
+	return 0
+}
+
+func (x *PeerState) GetCheckedUnixNano() int64 {
+	if x != nil {
+		return x.CheckedUnixNano
+	}
+	return 0
+}
+
 type HelloRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Highest minor version of this package the client speaks.
@@ -105,7 +470,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[0]
+	mi := &file_api_node_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -117,7 +482,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[0]
+	mi := &file_api_node_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -130,7 +495,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{0}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HelloRequest) GetVersion() uint32 {
@@ -165,7 +530,7 @@ type HelloResponse struct {
 
 func (x *HelloResponse) Reset() {
 	*x = HelloResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[1]
+	mi := &file_api_node_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -177,7 +542,7 @@ func (x *HelloResponse) String() string {
 func (*HelloResponse) ProtoMessage() {}
 
 func (x *HelloResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[1]
+	mi := &file_api_node_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -190,7 +555,7 @@ func (x *HelloResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloResponse.ProtoReflect.Descriptor instead.
 func (*HelloResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{1}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HelloResponse) GetVersion() uint32 {
@@ -219,7 +584,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_api_node_v1_node_proto_msgTypes[2]
+	mi := &file_api_node_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -231,7 +596,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[2]
+	mi := &file_api_node_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -244,7 +609,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Mount) GetType() string {
@@ -300,7 +665,7 @@ type LaunchRequest struct {
 
 func (x *LaunchRequest) Reset() {
 	*x = LaunchRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[3]
+	mi := &file_api_node_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -312,7 +677,7 @@ func (x *LaunchRequest) String() string {
 func (*LaunchRequest) ProtoMessage() {}
 
 func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[3]
+	mi := &file_api_node_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -325,7 +690,7 @@ func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchRequest.ProtoReflect.Descriptor instead.
 func (*LaunchRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LaunchRequest) GetNamespace() string {
@@ -411,7 +776,7 @@ type LaunchResponse struct {
 
 func (x *LaunchResponse) Reset() {
 	*x = LaunchResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[4]
+	mi := &file_api_node_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +788,7 @@ func (x *LaunchResponse) String() string {
 func (*LaunchResponse) ProtoMessage() {}
 
 func (x *LaunchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[4]
+	mi := &file_api_node_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +801,7 @@ func (x *LaunchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchResponse.ProtoReflect.Descriptor instead.
 func (*LaunchResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LaunchResponse) GetOutcome() isLaunchResponse_Outcome {
@@ -492,7 +857,7 @@ type Committed struct {
 
 func (x *Committed) Reset() {
 	*x = Committed{}
-	mi := &file_api_node_v1_node_proto_msgTypes[5]
+	mi := &file_api_node_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +869,7 @@ func (x *Committed) String() string {
 func (*Committed) ProtoMessage() {}
 
 func (x *Committed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[5]
+	mi := &file_api_node_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +882,7 @@ func (x *Committed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Committed.ProtoReflect.Descriptor instead.
 func (*Committed) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Committed) GetSeq() uint64 {
@@ -545,7 +910,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_api_node_v1_node_proto_msgTypes[6]
+	mi := &file_api_node_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +922,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[6]
+	mi := &file_api_node_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +935,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Refused) GetSeq() uint64 {
@@ -607,7 +972,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_api_node_v1_node_proto_msgTypes[7]
+	mi := &file_api_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +984,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[7]
+	mi := &file_api_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +997,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Reason) GetCode() string {
@@ -710,7 +1075,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[8]
+	mi := &file_api_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +1087,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[8]
+	mi := &file_api_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +1100,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReportRequest) GetNamespace() string {
@@ -810,7 +1175,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[9]
+	mi := &file_api_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +1187,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[9]
+	mi := &file_api_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +1200,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReportResponse) GetSeq() uint64 {
@@ -853,7 +1218,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[10]
+	mi := &file_api_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +1230,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[10]
+	mi := &file_api_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +1243,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 type StatusResponse struct {
@@ -898,7 +1263,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[11]
+	mi := &file_api_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1275,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[11]
+	mi := &file_api_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1288,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StatusResponse) GetBuild() string {
@@ -1000,7 +1365,7 @@ type Tpm struct {
 
 func (x *Tpm) Reset() {
 	*x = Tpm{}
-	mi := &file_api_node_v1_node_proto_msgTypes[12]
+	mi := &file_api_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1377,7 @@ func (x *Tpm) String() string {
 func (*Tpm) ProtoMessage() {}
 
 func (x *Tpm) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[12]
+	mi := &file_api_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1390,7 @@ func (x *Tpm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tpm.ProtoReflect.Descriptor instead.
 func (*Tpm) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Tpm) GetDevice() string {
@@ -1098,7 +1463,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_api_node_v1_node_proto_msgTypes[13]
+	mi := &file_api_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1475,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[13]
+	mi := &file_api_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1488,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Log) GetState() string {
@@ -1215,7 +1580,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_api_node_v1_node_proto_msgTypes[14]
+	mi := &file_api_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1592,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[14]
+	mi := &file_api_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1605,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Container) GetNamespace() string {
@@ -1327,7 +1692,7 @@ type ImageState struct {
 
 func (x *ImageState) Reset() {
 	*x = ImageState{}
-	mi := &file_api_node_v1_node_proto_msgTypes[15]
+	mi := &file_api_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1704,7 @@ func (x *ImageState) String() string {
 func (*ImageState) ProtoMessage() {}
 
 func (x *ImageState) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[15]
+	mi := &file_api_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1717,7 @@ func (x *ImageState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageState.ProtoReflect.Descriptor instead.
 func (*ImageState) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ImageState) GetNamespace() string {
@@ -1401,7 +1766,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_api_node_v1_node_proto_msgTypes[16]
+	mi := &file_api_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1778,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[16]
+	mi := &file_api_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1791,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Policy) GetName() string {
@@ -1465,7 +1830,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[17]
+	mi := &file_api_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1842,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[17]
+	mi := &file_api_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1855,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReadLogRequest) GetFollow() bool {
@@ -1539,7 +1904,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_api_node_v1_node_proto_msgTypes[18]
+	mi := &file_api_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1916,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[18]
+	mi := &file_api_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1929,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogLine) GetSeq() uint64 {
@@ -1593,7 +1958,7 @@ type MeasureRequest struct {
 
 func (x *MeasureRequest) Reset() {
 	*x = MeasureRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[19]
+	mi := &file_api_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1970,7 @@ func (x *MeasureRequest) String() string {
 func (*MeasureRequest) ProtoMessage() {}
 
 func (x *MeasureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[19]
+	mi := &file_api_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1983,7 @@ func (x *MeasureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureRequest.ProtoReflect.Descriptor instead.
 func (*MeasureRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MeasureRequest) GetNamespace() string {
@@ -1660,7 +2025,7 @@ type MeasureUpdate struct {
 
 func (x *MeasureUpdate) Reset() {
 	*x = MeasureUpdate{}
-	mi := &file_api_node_v1_node_proto_msgTypes[20]
+	mi := &file_api_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +2037,7 @@ func (x *MeasureUpdate) String() string {
 func (*MeasureUpdate) ProtoMessage() {}
 
 func (x *MeasureUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[20]
+	mi := &file_api_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +2050,7 @@ func (x *MeasureUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureUpdate.ProtoReflect.Descriptor instead.
 func (*MeasureUpdate) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MeasureUpdate) GetLayer() string {
@@ -1754,7 +2119,7 @@ type ImportReferenceRequest struct {
 
 func (x *ImportReferenceRequest) Reset() {
 	*x = ImportReferenceRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[21]
+	mi := &file_api_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +2131,7 @@ func (x *ImportReferenceRequest) String() string {
 func (*ImportReferenceRequest) ProtoMessage() {}
 
 func (x *ImportReferenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[21]
+	mi := &file_api_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +2144,7 @@ func (x *ImportReferenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportReferenceRequest.ProtoReflect.Descriptor instead.
 func (*ImportReferenceRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ImportReferenceRequest) GetEnvelope() []byte {
@@ -1800,7 +2165,7 @@ type ImportReferenceResponse struct {
 
 func (x *ImportReferenceResponse) Reset() {
 	*x = ImportReferenceResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[22]
+	mi := &file_api_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +2177,7 @@ func (x *ImportReferenceResponse) String() string {
 func (*ImportReferenceResponse) ProtoMessage() {}
 
 func (x *ImportReferenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[22]
+	mi := &file_api_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +2190,7 @@ func (x *ImportReferenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportReferenceResponse.ProtoReflect.Descriptor instead.
 func (*ImportReferenceResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ImportReferenceResponse) GetName() string {
@@ -1861,7 +2226,7 @@ type ExplainPolicyRequest struct {
 
 func (x *ExplainPolicyRequest) Reset() {
 	*x = ExplainPolicyRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[23]
+	mi := &file_api_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +2238,7 @@ func (x *ExplainPolicyRequest) String() string {
 func (*ExplainPolicyRequest) ProtoMessage() {}
 
 func (x *ExplainPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[23]
+	mi := &file_api_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +2251,7 @@ func (x *ExplainPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExplainPolicyRequest) GetNamespace() string {
@@ -1930,7 +2295,7 @@ type ExplainPolicyResponse struct {
 
 func (x *ExplainPolicyResponse) Reset() {
 	*x = ExplainPolicyResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[24]
+	mi := &file_api_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2307,7 @@ func (x *ExplainPolicyResponse) String() string {
 func (*ExplainPolicyResponse) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[24]
+	mi := &file_api_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2320,7 @@ func (x *ExplainPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExplainPolicyResponse) GetEffective() string {
@@ -1990,7 +2355,7 @@ type AcknowledgeRequest struct {
 
 func (x *AcknowledgeRequest) Reset() {
 	*x = AcknowledgeRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[25]
+	mi := &file_api_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2367,7 @@ func (x *AcknowledgeRequest) String() string {
 func (*AcknowledgeRequest) ProtoMessage() {}
 
 func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[25]
+	mi := &file_api_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2380,7 @@ func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AcknowledgeRequest) GetState() string {
@@ -2041,7 +2406,7 @@ type AcknowledgeResponse struct {
 
 func (x *AcknowledgeResponse) Reset() {
 	*x = AcknowledgeResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[26]
+	mi := &file_api_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2418,7 @@ func (x *AcknowledgeResponse) String() string {
 func (*AcknowledgeResponse) ProtoMessage() {}
 
 func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[26]
+	mi := &file_api_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2431,7 @@ func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AcknowledgeResponse) GetSeq() uint64 {
@@ -2080,7 +2445,31 @@ var File_api_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_api_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x16api/node/v1/node.proto\x12\x0fsealift.node.v1\"V\n" +
+	"\x16api/node/v1/node.proto\x12\x0fsealift.node.v1\"\x8b\x01\n" +
+	"\rAttestRequest\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x1c\n" +
+	"\tcontainer\x18\x03 \x01(\tR\tcontainer\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\x04R\x04from\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\fR\x05epoch\" \n" +
+	"\n" +
+	"AttestPart\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"4\n" +
+	"\x04Peer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x0e\n" +
+	"\fPeerResponse\"U\n" +
+	"\x11WatchPeersRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x14\n" +
+	"\x05check\x18\x03 \x01(\bR\x05check\"\xed\x01\n" +
+	"\tPeerState\x12)\n" +
+	"\x04peer\x18\x01 \x01(\v2\x15.sealift.node.v1.PeerR\x04peer\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x121\n" +
+	"\areasons\x18\x03 \x03(\v2\x17.sealift.node.v1.ReasonR\areasons\x12\x18\n" +
+	"\averdict\x18\x04 \x01(\fR\averdict\x12&\n" +
+	"\x0fsince_unix_nano\x18\x05 \x01(\x03R\rsinceUnixNano\x12*\n" +
+	"\x11checked_unix_nano\x18\x06 \x01(\x03R\x0fcheckedUnixNano\"V\n" +
 	"\fHelloRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x14\n" +
@@ -2256,7 +2645,7 @@ const file_api_node_v1_node_proto_rawDesc = "" +
 	"\x10REPORT_KIND_EXIT\x10\x05\x12\x17\n" +
 	"\x13REPORT_KIND_DELETED\x10\x06\x12\x1d\n" +
 	"\x19REPORT_KIND_CREATE_FAILED\x10\a\x12\x19\n" +
-	"\x15REPORT_KIND_EXEC_EXIT\x10\b2\xe5\x05\n" +
+	"\x15REPORT_KIND_EXEC_EXIT\x10\b2\x83\b\n" +
 	"\x04Node\x12F\n" +
 	"\x05Hello\x12\x1d.sealift.node.v1.HelloRequest\x1a\x1e.sealift.node.v1.HelloResponse\x12I\n" +
 	"\x06Launch\x12\x1e.sealift.node.v1.LaunchRequest\x1a\x1f.sealift.node.v1.LaunchResponse\x12I\n" +
@@ -2266,7 +2655,13 @@ const file_api_node_v1_node_proto_rawDesc = "" +
 	"\aMeasure\x12\x1f.sealift.node.v1.MeasureRequest\x1a\x1e.sealift.node.v1.MeasureUpdate0\x01\x12d\n" +
 	"\x0fImportReference\x12'.sealift.node.v1.ImportReferenceRequest\x1a(.sealift.node.v1.ImportReferenceResponse\x12^\n" +
 	"\rExplainPolicy\x12%.sealift.node.v1.ExplainPolicyRequest\x1a&.sealift.node.v1.ExplainPolicyResponse\x12X\n" +
-	"\vAcknowledge\x12#.sealift.node.v1.AcknowledgeRequest\x1a$.sealift.node.v1.AcknowledgeResponseB/Z-github.com/sealift/sealift/api/node/v1;nodev1b\x06proto3"
+	"\vAcknowledge\x12#.sealift.node.v1.AcknowledgeRequest\x1a$.sealift.node.v1.AcknowledgeResponse\x12G\n" +
+	"\x06Attest\x12\x1e.sealift.node.v1.AttestRequest\x1a\x1b.sealift.node.v1.AttestPart0\x01\x12N\n" +
+	"\n" +
+	"WatchPeers\x12\".sealift.node.v1.WatchPeersRequest\x1a\x1a.sealift.node.v1.PeerState0\x01\x12?\n" +
+	"\aSetPeer\x12\x15.sealift.node.v1.Peer\x1a\x1d.sealift.node.v1.PeerResponse\x12B\n" +
+	"\n" +
+	"RemovePeer\x12\x15.sealift.node.v1.Peer\x1a\x1d.sealift.node.v1.PeerResponseB/Z-github.com/sealift/sealift/api/node/v1;nodev1b\x06proto3"
 
 var (
 	file_api_node_v1_node_proto_rawDescOnce sync.Once
@@ -2281,78 +2676,94 @@ func file_api_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_api_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_api_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_api_node_v1_node_proto_goTypes = []any{
 	(ReportKind)(0),                 // 0: sealift.node.v1.ReportKind
-	(*HelloRequest)(nil),            // 1: sealift.node.v1.HelloRequest
-	(*HelloResponse)(nil),           // 2: sealift.node.v1.HelloResponse
-	(*Mount)(nil),                   // 3: sealift.node.v1.Mount
-	(*LaunchRequest)(nil),           // 4: sealift.node.v1.LaunchRequest
-	(*LaunchResponse)(nil),          // 5: sealift.node.v1.LaunchResponse
-	(*Committed)(nil),               // 6: sealift.node.v1.Committed
-	(*Refused)(nil),                 // 7: sealift.node.v1.Refused
-	(*Reason)(nil),                  // 8: sealift.node.v1.Reason
-	(*ReportRequest)(nil),           // 9: sealift.node.v1.ReportRequest
-	(*ReportResponse)(nil),          // 10: sealift.node.v1.ReportResponse
-	(*StatusRequest)(nil),           // 11: sealift.node.v1.StatusRequest
-	(*StatusResponse)(nil),          // 12: sealift.node.v1.StatusResponse
-	(*Tpm)(nil),                     // 13: sealift.node.v1.Tpm
-	(*Log)(nil),                     // 14: sealift.node.v1.Log
-	(*Container)(nil),               // 15: sealift.node.v1.Container
-	(*ImageState)(nil),              // 16: sealift.node.v1.ImageState
-	(*Policy)(nil),                  // 17: sealift.node.v1.Policy
-	(*ReadLogRequest)(nil),          // 18: sealift.node.v1.ReadLogRequest
-	(*LogLine)(nil),                 // 19: sealift.node.v1.LogLine
-	(*MeasureRequest)(nil),          // 20: sealift.node.v1.MeasureRequest
-	(*MeasureUpdate)(nil),           // 21: sealift.node.v1.MeasureUpdate
-	(*ImportReferenceRequest)(nil),  // 22: sealift.node.v1.ImportReferenceRequest
-	(*ImportReferenceResponse)(nil), // 23: sealift.node.v1.ImportReferenceResponse
-	(*ExplainPolicyRequest)(nil),    // 24: sealift.node.v1.ExplainPolicyRequest
-	(*ExplainPolicyResponse)(nil),   // 25: sealift.node.v1.ExplainPolicyResponse
-	(*AcknowledgeRequest)(nil),      // 26: sealift.node.v1.AcknowledgeRequest
-	(*AcknowledgeResponse)(nil),     // 27: sealift.node.v1.AcknowledgeResponse
-	nil,                             // 28: sealift.node.v1.Tpm.ValuesEntry
-	nil,                             // 29: sealift.node.v1.ExplainPolicyRequest.LabelsEntry
+	(*AttestRequest)(nil),           // 1: sealift.node.v1.AttestRequest
+	(*AttestPart)(nil),              // 2: sealift.node.v1.AttestPart
+	(*Peer)(nil),                    // 3: sealift.node.v1.Peer
+	(*PeerResponse)(nil),            // 4: sealift.node.v1.PeerResponse
+	(*WatchPeersRequest)(nil),       // 5: sealift.node.v1.WatchPeersRequest
+	(*PeerState)(nil),               // 6: sealift.node.v1.PeerState
+	(*HelloRequest)(nil),            // 7: sealift.node.v1.HelloRequest
+	(*HelloResponse)(nil),           // 8: sealift.node.v1.HelloResponse
+	(*Mount)(nil),                   // 9: sealift.node.v1.Mount
+	(*LaunchRequest)(nil),           // 10: sealift.node.v1.LaunchRequest
+	(*LaunchResponse)(nil),          // 11: sealift.node.v1.LaunchResponse
+	(*Committed)(nil),               // 12: sealift.node.v1.Committed
+	(*Refused)(nil),                 // 13: sealift.node.v1.Refused
+	(*Reason)(nil),                  // 14: sealift.node.v1.Reason
+	(*ReportRequest)(nil),           // 15: sealift.node.v1.ReportRequest
+	(*ReportResponse)(nil),          // 16: sealift.node.v1.ReportResponse
+	(*StatusRequest)(nil),           // 17: sealift.node.v1.StatusRequest
+	(*StatusResponse)(nil),          // 18: sealift.node.v1.StatusResponse
+	(*Tpm)(nil),                     // 19: sealift.node.v1.Tpm
+	(*Log)(nil),                     // 20: sealift.node.v1.Log
+	(*Container)(nil),               // 21: sealift.node.v1.Container
+	(*ImageState)(nil),              // 22: sealift.node.v1.ImageState
+	(*Policy)(nil),                  // 23: sealift.node.v1.Policy
+	(*ReadLogRequest)(nil),          // 24: sealift.node.v1.ReadLogRequest
+	(*LogLine)(nil),                 // 25: sealift.node.v1.LogLine
+	(*MeasureRequest)(nil),          // 26: sealift.node.v1.MeasureRequest
+	(*MeasureUpdate)(nil),           // 27: sealift.node.v1.MeasureUpdate
+	(*ImportReferenceRequest)(nil),  // 28: sealift.node.v1.ImportReferenceRequest
+	(*ImportReferenceResponse)(nil), // 29: sealift.node.v1.ImportReferenceResponse
+	(*ExplainPolicyRequest)(nil),    // 30: sealift.node.v1.ExplainPolicyRequest
+	(*ExplainPolicyResponse)(nil),   // 31: sealift.node.v1.ExplainPolicyResponse
+	(*AcknowledgeRequest)(nil),      // 32: sealift.node.v1.AcknowledgeRequest
+	(*AcknowledgeResponse)(nil),     // 33: sealift.node.v1.AcknowledgeResponse
+	nil,                             // 34: sealift.node.v1.Tpm.ValuesEntry
+	nil,                             // 35: sealift.node.v1.ExplainPolicyRequest.LabelsEntry
 }
 var file_api_node_v1_node_proto_depIdxs = []int32{
-	3,  // 0: sealift.node.v1.LaunchRequest.rootfs:type_name -> sealift.node.v1.Mount
-	6,  // 1: sealift.node.v1.LaunchResponse.committed:type_name -> sealift.node.v1.Committed
-	7,  // 2: sealift.node.v1.LaunchResponse.refused:type_name -> sealift.node.v1.Refused
-	8,  // 3: sealift.node.v1.Committed.would_refuse:type_name -> sealift.node.v1.Reason
-	8,  // 4: sealift.node.v1.Refused.reasons:type_name -> sealift.node.v1.Reason
-	0,  // 5: sealift.node.v1.ReportRequest.kind:type_name -> sealift.node.v1.ReportKind
-	13, // 6: sealift.node.v1.StatusResponse.tpm:type_name -> sealift.node.v1.Tpm
-	14, // 7: sealift.node.v1.StatusResponse.log:type_name -> sealift.node.v1.Log
-	15, // 8: sealift.node.v1.StatusResponse.containers:type_name -> sealift.node.v1.Container
-	15, // 9: sealift.node.v1.StatusResponse.bypassing:type_name -> sealift.node.v1.Container
-	16, // 10: sealift.node.v1.StatusResponse.images:type_name -> sealift.node.v1.ImageState
-	17, // 11: sealift.node.v1.StatusResponse.policies:type_name -> sealift.node.v1.Policy
-	28, // 12: sealift.node.v1.Tpm.values:type_name -> sealift.node.v1.Tpm.ValuesEntry
-	8,  // 13: sealift.node.v1.MeasureUpdate.reasons:type_name -> sealift.node.v1.Reason
-	29, // 14: sealift.node.v1.ExplainPolicyRequest.labels:type_name -> sealift.node.v1.ExplainPolicyRequest.LabelsEntry
-	1,  // 15: sealift.node.v1.Node.Hello:input_type -> sealift.node.v1.HelloRequest
-	4,  // 16: sealift.node.v1.Node.Launch:input_type -> sealift.node.v1.LaunchRequest
-	9,  // 17: sealift.node.v1.Node.Report:input_type -> sealift.node.v1.ReportRequest
-	11, // 18: sealift.node.v1.Node.Status:input_type -> sealift.node.v1.StatusRequest
-	18, // 19: sealift.node.v1.Node.ReadLog:input_type -> sealift.node.v1.ReadLogRequest
-	20, // 20: sealift.node.v1.Node.Measure:input_type -> sealift.node.v1.MeasureRequest
-	22, // 21: sealift.node.v1.Node.ImportReference:input_type -> sealift.node.v1.ImportReferenceRequest
-	24, // 22: sealift.node.v1.Node.ExplainPolicy:input_type -> sealift.node.v1.ExplainPolicyRequest
-	26, // 23: sealift.node.v1.Node.Acknowledge:input_type -> sealift.node.v1.AcknowledgeRequest
-	2,  // 24: sealift.node.v1.Node.Hello:output_type -> sealift.node.v1.HelloResponse
-	5,  // 25: sealift.node.v1.Node.Launch:output_type -> sealift.node.v1.LaunchResponse
-	10, // 26: sealift.node.v1.Node.Report:output_type -> sealift.node.v1.ReportResponse
-	12, // 27: sealift.node.v1.Node.Status:output_type -> sealift.node.v1.StatusResponse
-	19, // 28: sealift.node.v1.Node.ReadLog:output_type -> sealift.node.v1.LogLine
-	21, // 29: sealift.node.v1.Node.Measure:output_type -> sealift.node.v1.MeasureUpdate
-	23, // 30: sealift.node.v1.Node.ImportReference:output_type -> sealift.node.v1.ImportReferenceResponse
-	25, // 31: sealift.node.v1.Node.ExplainPolicy:output_type -> sealift.node.v1.ExplainPolicyResponse
-	27, // 32: sealift.node.v1.Node.Acknowledge:output_type -> sealift.node.v1.AcknowledgeResponse
-	24, // [24:33] is the sub-list for method output_type
-	15, // [15:24] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	3,  // 0: sealift.node.v1.PeerState.peer:type_name -> sealift.node.v1.Peer
+	14, // 1: sealift.node.v1.PeerState.reasons:type_name -> sealift.node.v1.Reason
+	9,  // 2: sealift.node.v1.LaunchRequest.rootfs:type_name -> sealift.node.v1.Mount
+	12, // 3: sealift.node.v1.LaunchResponse.committed:type_name -> sealift.node.v1.Committed
+	13, // 4: sealift.node.v1.LaunchResponse.refused:type_name -> sealift.node.v1.Refused
+	14, // 5: sealift.node.v1.Committed.would_refuse:type_name -> sealift.node.v1.Reason
+	14, // 6: sealift.node.v1.Refused.reasons:type_name -> sealift.node.v1.Reason
+	0,  // 7: sealift.node.v1.ReportRequest.kind:type_name -> sealift.node.v1.ReportKind
+	19, // 8: sealift.node.v1.StatusResponse.tpm:type_name -> sealift.node.v1.Tpm
+	20, // 9: sealift.node.v1.StatusResponse.log:type_name -> sealift.node.v1.Log
+	21, // 10: sealift.node.v1.StatusResponse.containers:type_name -> sealift.node.v1.Container
+	21, // 11: sealift.node.v1.StatusResponse.bypassing:type_name -> sealift.node.v1.Container
+	22, // 12: sealift.node.v1.StatusResponse.images:type_name -> sealift.node.v1.ImageState
+	23, // 13: sealift.node.v1.StatusResponse.policies:type_name -> sealift.node.v1.Policy
+	34, // 14: sealift.node.v1.Tpm.values:type_name -> sealift.node.v1.Tpm.ValuesEntry
+	14, // 15: sealift.node.v1.MeasureUpdate.reasons:type_name -> sealift.node.v1.Reason
+	35, // 16: sealift.node.v1.ExplainPolicyRequest.labels:type_name -> sealift.node.v1.ExplainPolicyRequest.LabelsEntry
+	7,  // 17: sealift.node.v1.Node.Hello:input_type -> sealift.node.v1.HelloRequest
+	10, // 18: sealift.node.v1.Node.Launch:input_type -> sealift.node.v1.LaunchRequest
+	15, // 19: sealift.node.v1.Node.Report:input_type -> sealift.node.v1.ReportRequest
+	17, // 20: sealift.node.v1.Node.Status:input_type -> sealift.node.v1.StatusRequest
+	24, // 21: sealift.node.v1.Node.ReadLog:input_type -> sealift.node.v1.ReadLogRequest
+	26, // 22: sealift.node.v1.Node.Measure:input_type -> sealift.node.v1.MeasureRequest
+	28, // 23: sealift.node.v1.Node.ImportReference:input_type -> sealift.node.v1.ImportReferenceRequest
+	30, // 24: sealift.node.v1.Node.ExplainPolicy:input_type -> sealift.node.v1.ExplainPolicyRequest
+	32, // 25: sealift.node.v1.Node.Acknowledge:input_type -> sealift.node.v1.AcknowledgeRequest
+	1,  // 26: sealift.node.v1.Node.Attest:input_type -> sealift.node.v1.AttestRequest
+	5,  // 27: sealift.node.v1.Node.WatchPeers:input_type -> sealift.node.v1.WatchPeersRequest
+	3,  // 28: sealift.node.v1.Node.SetPeer:input_type -> sealift.node.v1.Peer
+	3,  // 29: sealift.node.v1.Node.RemovePeer:input_type -> sealift.node.v1.Peer
+	8,  // 30: sealift.node.v1.Node.Hello:output_type -> sealift.node.v1.HelloResponse
+	11, // 31: sealift.node.v1.Node.Launch:output_type -> sealift.node.v1.LaunchResponse
+	16, // 32: sealift.node.v1.Node.Report:output_type -> sealift.node.v1.ReportResponse
+	18, // 33: sealift.node.v1.Node.Status:output_type -> sealift.node.v1.StatusResponse
+	25, // 34: sealift.node.v1.Node.ReadLog:output_type -> sealift.node.v1.LogLine
+	27, // 35: sealift.node.v1.Node.Measure:output_type -> sealift.node.v1.MeasureUpdate
+	29, // 36: sealift.node.v1.Node.ImportReference:output_type -> sealift.node.v1.ImportReferenceResponse
+	31, // 37: sealift.node.v1.Node.ExplainPolicy:output_type -> sealift.node.v1.ExplainPolicyResponse
+	33, // 38: sealift.node.v1.Node.Acknowledge:output_type -> sealift.node.v1.AcknowledgeResponse
+	2,  // 39: sealift.node.v1.Node.Attest:output_type -> sealift.node.v1.AttestPart
+	6,  // 40: sealift.node.v1.Node.WatchPeers:output_type -> sealift.node.v1.PeerState
+	4,  // 41: sealift.node.v1.Node.SetPeer:output_type -> sealift.node.v1.PeerResponse
+	4,  // 42: sealift.node.v1.Node.RemovePeer:output_type -> sealift.node.v1.PeerResponse
+	30, // [30:43] is the sub-list for method output_type
+	17, // [17:30] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_api_node_v1_node_proto_init() }
@@ -2360,7 +2771,7 @@ func file_api_node_v1_node_proto_init() {
 	if File_api_node_v1_node_proto != nil {
 		return
 	}
-	file_api_node_v1_node_proto_msgTypes[4].OneofWrappers = []any{
+	file_api_node_v1_node_proto_msgTypes[10].OneofWrappers = []any{
 		(*LaunchResponse_Committed)(nil),
 		(*LaunchResponse_Refused)(nil),
 	}
@@ -2370,7 +2781,7 @@ func file_api_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_node_v1_node_proto_rawDesc), len(file_api_node_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

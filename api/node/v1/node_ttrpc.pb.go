@@ -17,6 +17,10 @@ type NodeService interface {
 	ImportReference(context.Context, *ImportReferenceRequest) (*ImportReferenceResponse, error)
 	ExplainPolicy(context.Context, *ExplainPolicyRequest) (*ExplainPolicyResponse, error)
 	Acknowledge(context.Context, *AcknowledgeRequest) (*AcknowledgeResponse, error)
+	Attest(context.Context, *AttestRequest, Node_AttestServer) error
+	WatchPeers(context.Context, *WatchPeersRequest, Node_WatchPeersServer) error
+	SetPeer(context.Context, *Peer) (*PeerResponse, error)
+	RemovePeer(context.Context, *Peer) (*PeerResponse, error)
 }
 
 type Node_ReadLogServer interface {
@@ -42,6 +46,32 @@ type nodeMeasureServer struct {
 }
 
 func (x *nodeMeasureServer) Send(m *MeasureUpdate) error {
+	return x.StreamServer.SendMsg(m)
+}
+
+type Node_AttestServer interface {
+	Send(*AttestPart) error
+	ttrpc.StreamServer
+}
+
+type nodeAttestServer struct {
+	ttrpc.StreamServer
+}
+
+func (x *nodeAttestServer) Send(m *AttestPart) error {
+	return x.StreamServer.SendMsg(m)
+}
+
+type Node_WatchPeersServer interface {
+	Send(*PeerState) error
+	ttrpc.StreamServer
+}
+
+type nodeWatchPeersServer struct {
+	ttrpc.StreamServer
+}
+
+func (x *nodeWatchPeersServer) Send(m *PeerState) error {
 	return x.StreamServer.SendMsg(m)
 }
 
@@ -97,6 +127,20 @@ func RegisterNodeService(srv *ttrpc.Server, svc NodeService) {
 				}
 				return svc.Acknowledge(ctx, &req)
 			},
+			"SetPeer": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req Peer
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.SetPeer(ctx, &req)
+			},
+			"RemovePeer": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req Peer
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.RemovePeer(ctx, &req)
+			},
 		},
 		Streams: map[string]ttrpc.Stream{
 			"ReadLog": {
@@ -121,6 +165,28 @@ func RegisterNodeService(srv *ttrpc.Server, svc NodeService) {
 				StreamingClient: false,
 				StreamingServer: true,
 			},
+			"Attest": {
+				Handler: func(ctx context.Context, stream ttrpc.StreamServer) (interface{}, error) {
+					m := new(AttestRequest)
+					if err := stream.RecvMsg(m); err != nil {
+						return nil, err
+					}
+					return nil, svc.Attest(ctx, m, &nodeAttestServer{stream})
+				},
+				StreamingClient: false,
+				StreamingServer: true,
+			},
+			"WatchPeers": {
+				Handler: func(ctx context.Context, stream ttrpc.StreamServer) (interface{}, error) {
+					m := new(WatchPeersRequest)
+					if err := stream.RecvMsg(m); err != nil {
+						return nil, err
+					}
+					return nil, svc.WatchPeers(ctx, m, &nodeWatchPeersServer{stream})
+				},
+				StreamingClient: false,
+				StreamingServer: true,
+			},
 		},
 	})
 }
@@ -135,6 +201,10 @@ type NodeClient interface {
 	ImportReference(context.Context, *ImportReferenceRequest) (*ImportReferenceResponse, error)
 	ExplainPolicy(context.Context, *ExplainPolicyRequest) (*ExplainPolicyResponse, error)
 	Acknowledge(context.Context, *AcknowledgeRequest) (*AcknowledgeResponse, error)
+	Attest(context.Context, *AttestRequest) (Node_AttestClient, error)
+	WatchPeers(context.Context, *WatchPeersRequest) (Node_WatchPeersClient, error)
+	SetPeer(context.Context, *Peer) (*PeerResponse, error)
+	RemovePeer(context.Context, *Peer) (*PeerResponse, error)
 }
 
 type nodeClient struct {
@@ -256,6 +326,80 @@ func (c *nodeClient) ExplainPolicy(ctx context.Context, req *ExplainPolicyReques
 func (c *nodeClient) Acknowledge(ctx context.Context, req *AcknowledgeRequest) (*AcknowledgeResponse, error) {
 	var resp AcknowledgeResponse
 	if err := c.client.Call(ctx, "sealift.node.v1.Node", "Acknowledge", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *nodeClient) Attest(ctx context.Context, req *AttestRequest) (Node_AttestClient, error) {
+	stream, err := c.client.NewStream(ctx, &ttrpc.StreamDesc{
+		StreamingClient: false,
+		StreamingServer: true,
+	}, "sealift.node.v1.Node", "Attest", req)
+	if err != nil {
+		return nil, err
+	}
+	x := &nodeAttestClient{stream}
+	return x, nil
+}
+
+type Node_AttestClient interface {
+	Recv() (*AttestPart, error)
+	ttrpc.ClientStream
+}
+
+type nodeAttestClient struct {
+	ttrpc.ClientStream
+}
+
+func (x *nodeAttestClient) Recv() (*AttestPart, error) {
+	m := new(AttestPart)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *nodeClient) WatchPeers(ctx context.Context, req *WatchPeersRequest) (Node_WatchPeersClient, error) {
+	stream, err := c.client.NewStream(ctx, &ttrpc.StreamDesc{
+		StreamingClient: false,
+		StreamingServer: true,
+	}, "sealift.node.v1.Node", "WatchPeers", req)
+	if err != nil {
+		return nil, err
+	}
+	x := &nodeWatchPeersClient{stream}
+	return x, nil
+}
+
+type Node_WatchPeersClient interface {
+	Recv() (*PeerState, error)
+	ttrpc.ClientStream
+}
+
+type nodeWatchPeersClient struct {
+	ttrpc.ClientStream
+}
+
+func (x *nodeWatchPeersClient) Recv() (*PeerState, error) {
+	m := new(PeerState)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *nodeClient) SetPeer(ctx context.Context, req *Peer) (*PeerResponse, error) {
+	var resp PeerResponse
+	if err := c.client.Call(ctx, "sealift.node.v1.Node", "SetPeer", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *nodeClient) RemovePeer(ctx context.Context, req *Peer) (*PeerResponse, error) {
+	var resp PeerResponse
+	if err := c.client.Call(ctx, "sealift.node.v1.Node", "RemovePeer", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil
