@@ -132,7 +132,7 @@ func (k kind) find(ctx context.Context, dev tpm.Device, nv map[uint32][]byte) (*
 		e.Problem = fmt.Sprintf("certificate in NV index 0x%08x: %v", k.certificate, err)
 		return e, nil
 	}
-	if !samePublic(f.public, c) {
+	if !f.public.IsIn(c) {
 		e.Problem = fmt.Sprintf("certificate in NV index 0x%08x is for another key than the TPM makes", k.certificate)
 		return e, nil
 	}

@@ -116,10 +116,10 @@ func certificate(b []byte) (der, rest []byte, ok bool) {
 	return v.FullBytes, rest, true
 }
 
-// samePublic reports whether the certificate is for the key. Makers mark RSA
+// IsIn reports whether the certificate is for the key. Makers mark RSA
 // keys with object identifiers that x509 does not know (id-RSAES-OAEP); their
 // key is read from the same place.
-func samePublic(p *Public, c *x509.Certificate) bool {
+func (p *Public) IsIn(c *x509.Certificate) bool {
 	switch k := p.key.(type) {
 	case *ecdsa.PublicKey:
 		return k.Equal(c.PublicKey)

@@ -30,7 +30,7 @@ func Remove(path string) error {
 	if err := os.Remove(path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return Sync(filepath.Dir(path))
 }
 
 func put(path string, data []byte, mode fs.FileMode, name func(from, to string) error) error {
@@ -54,10 +54,11 @@ func put(path string, data []byte, mode fs.FileMode, name func(from, to string) 
 	if err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return Sync(dir)
 }
 
-func syncDir(dir string) error {
+// Sync makes durable which names a directory holds.
+func Sync(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

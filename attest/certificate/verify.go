@@ -1,0 +1,158 @@
+package certificate
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"time"
+)
+
+// Codes of Error.
+const (
+	Malformed         = "certificate-malformed"
+	Untrusted         = "certificate-untrusted"
+	WrongKind         = "certificate-kind"
+	Expired           = "certificate-expired"
+	Early             = "certificate-not-yet-valid"
+	Revoked           = "certificate-revoked"
+	RevocationMissing = "revocation-missing"
+	RevocationStale   = "revocation-stale"
+)
+
+// Error says why a certificate is worth nothing.
+type Error struct {
+	Code    string
+	Subject string
+	Message string
+	Hint    string
+}
+
+func (e *Error) Error() string {
+	s := "certificate"
+	if e.Subject != "" {
+		s += " of " + e.Subject
+	}
+	s += ": " + e.Message
+	if e.Hint != "" {
+		s += "\nhint: " + e.Hint
+	}
+	return s
+}
+
+// Options are what a verifier trusts.
+type Options struct {
+	// CA is the trusted CA's certificate, DER. It must have signed the certificate
+	// itself: there are no intermediates.
+	CA []byte
+	// Kind is what the certificate is needed as.
+	Kind Kind
+	// Lists are revocation lists, DER, of this CA and of others.
+	Lists [][]byte
+	// MinList refuses lists with a smaller number: what a verifier has seen before.
+	MinList *big.Int
+	// NoRevocation accepts that there is no list.
+	NoRevocation bool
+	Now          time.Time
+}
+
+// Verified is a certificate that holds, and what it rests on.
+type Verified struct {
+	*AK
+	// List is the number of the newest revocation list that is in date; nil
+	// without one.
+	List *big.Int
+}
+
+// skew is how far clocks may differ.
+const skew = 5 * time.Minute
+
+// Verify checks that the CA in o signed der, for the kind, that both are in date,
+// and that no list revokes it. Its error is an *Error.
+func Verify(der []byte, o Options) (*Verified, error) {
+	a, err := Parse(der)
+	if err != nil {
+		return nil, err
+	}
+	no := func(code, hint, format string, args ...any) (*Verified, error) {
+		return nil, &Error{Code: code, Subject: a.Host, Message: fmt.Sprintf(format, args...), Hint: hint}
+	}
+	ca, kind, err := ParseAuthority(o.CA)
+	if err != nil {
+		return nil, err
+	}
+	c := a.Certificate
+	if !bytes.Equal(c.RawIssuer, ca.RawSubject) || ca.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) != nil {
+		return no(Untrusted, "", "is not signed by %s", ca.Subject.CommonName)
+	}
+	if a.Kind != o.Kind || kind != o.Kind {
+		return no(WrongKind, "", "is a %s certificate by a CA for %s certificates; a %s certificate is needed", a.Kind, kind, o.Kind)
+	}
+	for _, x := range []struct {
+		what string
+		*x509.Certificate
+	}{{"certificate", c}, {"CA's certificate", ca}} {
+		if o.Now.Add(skew).Before(x.NotBefore) {
+			return no(Early, "look at both clocks", "%s is valid from %s on", x.what, x.NotBefore.UTC().Format(time.RFC3339))
+		}
+		if o.Now.After(x.NotAfter) {
+			return no(Expired, "sealift enroll --renew, on the host", "%s expired at %s", x.what, x.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+	v := &Verified{AK: a}
+	return v, v.revocation(ca, o)
+}
+
+// revocation looks through the lists. What any of the CA's lists ever revoked is
+// revoked; at least one list must be in date.
+func (v *Verified) revocation(ca *x509.Certificate, o Options) error {
+	var newest *x509.RevocationList
+	for _, der := range o.Lists {
+		l := listOf(der, ca)
+		if l == nil {
+			continue
+		}
+		for _, r := range l.RevokedCertificateEntries {
+			if r.SerialNumber.Cmp(v.Certificate.SerialNumber) == 0 {
+				return &Error{Code: Revoked, Subject: v.Host, Message: fmt.Sprintf("%s revoked it at %s", ca.Subject.CommonName, r.RevocationTime.UTC().Format(time.RFC3339))}
+			}
+		}
+		if newest == nil || l.Number.Cmp(newest.Number) > 0 {
+			newest = l
+		}
+	}
+	if o.NoRevocation {
+		if newest != nil {
+			v.List = newest.Number
+		}
+		return nil
+	}
+	const hint = "get the CA's present list: sealift ca crl"
+	switch {
+	case newest == nil:
+		return &Error{RevocationMissing, v.Host, "there is no revocation list of " + ca.Subject.CommonName, hint}
+	case o.Now.After(newest.NextUpdate):
+		return &Error{RevocationStale, v.Host, fmt.Sprintf("the revocation list of %s was to be replaced at %s", ca.Subject.CommonName, newest.NextUpdate.UTC().Format(time.RFC3339)), hint}
+	case o.Now.Add(skew).Before(newest.ThisUpdate):
+		return &Error{RevocationStale, v.Host, fmt.Sprintf("the revocation list of %s is of %s, in the future", ca.Subject.CommonName, newest.ThisUpdate.UTC().Format(time.RFC3339)), "look at both clocks"}
+	case o.MinList != nil && newest.Number.Cmp(o.MinList) < 0:
+		return &Error{RevocationStale, v.Host, fmt.Sprintf("the revocation list of %s has number %v, and number %v was seen before", ca.Subject.CommonName, newest.Number, o.MinList), hint}
+	}
+	v.List = newest.Number
+	return nil
+}
+
+// listOf returns the list in der if it is one of the CA's, whole. One that says
+// critically that it is something else (a part, a delta) is none.
+func listOf(der []byte, ca *x509.Certificate) *x509.RevocationList {
+	l, err := x509.ParseRevocationList(der)
+	if err != nil || !bytes.Equal(l.RawIssuer, ca.RawSubject) || l.Number == nil || l.NextUpdate.IsZero() || l.CheckSignatureFrom(ca) != nil {
+		return nil
+	}
+	for _, e := range l.Extensions {
+		if e.Critical {
+			return nil
+		}
+	}
+	return l
+}
