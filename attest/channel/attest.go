@@ -46,8 +46,14 @@ func (c *Conn) appraise(ctx context.Context, asked *question, limit time.Duratio
 		return err
 	}
 	defer e.guard.drop(c.from, int64(len(p.evidence)))
-	ctx, cancel := context.WithTimeout(c.ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	stop := context.AfterFunc(c.ctx, cancel)
+	defer stop()
+	release, err := e.guard.hear(ctx, c.server && c.Result() == nil)
+	if err != nil {
+		return err
+	}
 	r, err := e.judge(ctx, p.evidence, Expect{Issued: asked.issued, Host: c.target.Host, Binding: evidence.Binding{
 		Purpose:       evidence.Channel,
 		Exporter:      c.exporter,
@@ -57,6 +63,7 @@ func (c *Conn) appraise(ctx context.Context, asked *question, limit time.Duratio
 		PeerSPKI:      e.spki,
 		AKName:        c.peerAK,
 	}})
+	release()
 	if err == nil {
 		err = ctx.Err()
 	}

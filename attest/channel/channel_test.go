@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -330,4 +331,39 @@ func TestConfigIsChecked(t *testing.T) {
 			t.Errorf("%s: let through", name)
 		}
 	}
+}
+
+// A peer that proves itself in time, judged too slowly: trust lapses all the
+// same, and a Write that waits for room does not wait on.
+func TestTrustLapsesDuringAppraisal(t *testing.T) {
+	w := newWorld()
+	a, b := w.host(t, "a"), w.host(t, "b")
+	slow := &slowAppraiser{host: a, free: make(chan struct{})}
+	client, _ := pair(t, a.endpoint(t, func(c *Config) {
+		c.Appraiser, c.Interval, c.Patience = slow, 200*time.Millisecond, 300*time.Millisecond
+	}), b.endpoint(t, nil))
+	_, err := client.Write(make([]byte, 2*defaultWindow))
+	if e := fault(t, err, PhaseAgain); !errors.Is(err, context.DeadlineExceeded) || e.Hint == "" {
+		t.Errorf("%v", err)
+	}
+	select {
+	case <-client.Done():
+	default:
+		t.Error("still open")
+	}
+	close(slow.free)
+}
+
+type slowAppraiser struct {
+	*host
+	calls atomic.Int64
+	free  chan struct{}
+}
+
+// The first is quick; no other minds its context.
+func (s *slowAppraiser) Appraise(ctx context.Context, text []byte, want Expect) (*Result, error) {
+	if s.calls.Add(1) > 1 {
+		<-s.free
+	}
+	return s.host.Appraise(ctx, text, want)
 }

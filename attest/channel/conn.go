@@ -60,6 +60,7 @@ type Conn struct {
 	opensOnAccept bool
 	proven        time.Time
 	wall          time.Time
+	lapse         *time.Timer
 	release       []func()
 }
 
@@ -146,7 +147,7 @@ func (c *Conn) fail(p Phase, cause error) error {
 	if code, ok := alertFor(cause); ok && secured {
 		c.out.Lock()
 		// The peer may be gone: it learns of the end by the connection's.
-		_ = c.put(time.Now().Add(alertTime), kindAlert, encodeAlert(code, e.Reason))
+		_ = c.put(time.Now().Add(alertTime), kindAlert, encodeAlert(code, said(code, e)))
 		c.out.Unlock()
 	}
 	c.shut()
@@ -161,6 +162,9 @@ func (c *Conn) shut() {
 	c.mu.Lock()
 	release := c.release
 	c.release = nil
+	if c.lapse != nil {
+		c.lapse.Stop()
+	}
 	if n := c.in.held(); n > 0 {
 		c.in.coming = nil
 		release = append(release, func() { c.endpoint.guard.drop(c.from, n) })
@@ -423,6 +427,15 @@ func alertFor(cause error) (alertCode, bool) {
 		return 0, false
 	}
 	return alertInternal, true
+}
+
+// said is what of a reason is for the peer to know: not what troubles this
+// host.
+func said(code alertCode, e *Error) string {
+	if code == alertInternal {
+		return ""
+	}
+	return e.Reason
 }
 
 // deadline is a channel that is closed when a time has come.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -88,7 +89,9 @@ func busy(format string, args ...any) error {
 // guard counts what peers cost together.
 type guard struct {
 	limits Limits
-	quote  chan struct{}
+	// quote and first are turns: at the TPM, and at the appraisal of those who
+	// called and were not appraised before.
+	quote, first chan struct{}
 
 	mu        sync.Mutex
 	all       int
@@ -115,6 +118,7 @@ func newGuard(l Limits) *guard {
 	return &guard{
 		limits:  l,
 		quote:   make(chan struct{}, 1),
+		first:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		sources: map[string]*source{},
 		peers:   map[string]int{},
 		known:   recent[string, struct{}]{most: remembered},
@@ -253,6 +257,20 @@ func (g *guard) turn(ctx context.Context, akName []byte) (release func(), err er
 		return func() { <-g.quote }, nil
 	case <-ctx.Done():
 		return nil, busy("quotes for other peers come first: %v", context.Cause(ctx))
+	}
+}
+
+// hear waits until evidence may be appraised. Strangers share half of the
+// processors; whoever was trusted before, or was called, does not wait for them.
+func (g *guard) hear(ctx context.Context, stranger bool) (release func(), err error) {
+	if !stranger {
+		return func() {}, nil
+	}
+	select {
+	case g.first <- struct{}{}:
+		return func() { <-g.first }, nil
+	case <-ctx.Done():
+		return nil, busy("evidence of others is appraised first: %v", context.Cause(ctx))
 	}
 }
 

@@ -174,20 +174,29 @@ func (c *Conn) openLocked() {
 	c.in.open = true
 	c.phase = PhaseOpen
 	c.provenLocked(c.endpoint.cfg.Clock())
+	// Nobody may be reading or writing when the time is up.
+	c.lapse = time.AfterFunc(c.lifetime(), func() { _ = c.overdue() })
+}
+
+// lifetime is how old the last proof may become.
+func (c *Conn) lifetime() time.Duration {
+	return c.endpoint.cfg.Interval + c.endpoint.cfg.Patience
 }
 
 func (c *Conn) provenLocked(at time.Time) {
 	c.proven, c.wall = at, at.Round(0)
+	if c.lapse != nil {
+		c.lapse.Reset(c.lifetime() - c.endpoint.cfg.Clock().Sub(at))
+	}
 }
 
 // overdue ends a channel whose peer has not proven itself in time. The
 // monotonic clock stands still while a machine sleeps and the wall clock may
 // be set back: either is enough.
 func (c *Conn) overdue() error {
-	cfg := &c.endpoint.cfg
-	now, most := cfg.Clock(), cfg.Interval+cfg.Patience
+	now, most := c.endpoint.cfg.Clock(), c.lifetime()
 	c.mu.Lock()
-	late := c.err == nil && (now.Sub(c.proven) > most || now.Round(0).Sub(c.wall) > most)
+	late := c.err == nil && (now.Sub(c.proven) >= most || now.Round(0).Sub(c.wall) >= most)
 	c.mu.Unlock()
 	if !late {
 		return nil
