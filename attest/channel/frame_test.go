@@ -5,8 +5,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math"
+	"os"
+	"regexp"
 	"testing"
 )
 
@@ -247,4 +250,26 @@ func FuzzFrames(f *testing.F) {
 			}
 		}
 	})
+}
+
+// docs/attestation.md is the specification: its table of frames is the code's.
+func TestDocumentedFrames(t *testing.T) {
+	page, err := os.ReadFile("../../docs/attestation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile(`(?m)^\| (\d) \| ([A-Z]+) \| (\d+)(?:–(\d+))? \|`).FindAllStringSubmatch(string(page), -1)
+	if len(rows) != int(kindAlert) {
+		t.Fatalf("%d frames are documented, %d exist", len(rows), kindAlert)
+	}
+	for _, r := range rows {
+		if r[4] == "" {
+			r[4] = r[3]
+		}
+		k := kind(r[1][0] - '0')
+		least, most, ok := payloadBounds(k)
+		if got := fmt.Sprint(k, least, most); !ok || got != fmt.Sprintf("%s%s %s", r[2]+" ", r[3], r[4]) {
+			t.Errorf("documented: %v; in code: %s", r[1:], got)
+		}
+	}
 }
