@@ -49,6 +49,7 @@ var targets = []target{
 	{"shim-rss", 1.1, shimRSS},
 	{"agent-rss", 1.00, agentRSS},
 	{"start-by-files", 0, startByFiles},
+	{"start-while-quoting", 1.02, startWhileQuoting},
 }
 
 func main() {
