@@ -62,17 +62,12 @@ func (p *prover) attestationKey(ctx context.Context) (*key.AK, error) {
 // selection are the PCRs that are quoted: firmware and boot loader (0 to 9),
 // IMA (10), what shim measures (14), and ours. The value of one without a log
 // must be its initial one, which the verifier checks.
-func (p *prover) selection() []tpm.Selection {
-	pcrs := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14}
-	if !slices.Contains(pcrs, p.pcr) {
-		pcrs = append(pcrs, p.pcr)
-		slices.Sort(pcrs)
+func (p *prover) selection() ([]tpm.Selection, error) {
+	d, ok := p.device.(tpm.Selector)
+	if !ok {
+		return nil, fmt.Errorf("TPM %s: cannot say which PCRs are allocated: %w", p.device.Path(), errors.ErrUnsupported)
 	}
-	var out []tpm.Selection
-	for _, b := range p.device.Banks() {
-		out = append(out, tpm.Selection{Bank: b, PCRs: pcrs})
-	}
-	return out
+	return d.Select(append([]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14}, p.pcr)...), nil
 }
 
 // Prove makes evidence for the binding, whose own key, nonce and AK name it
@@ -127,13 +122,16 @@ const quotes = 3
 // that got worse in between may have moved the PCR under it.
 func (p *prover) quote(ctx context.Context, e *evidence.Evidence, ak *key.AK, b evidence.Binding) error {
 	q := evidence.Qualification(b)
+	sel, err := p.selection()
+	if err != nil {
+		return err
+	}
 	for range quotes {
 		if err := p.look(ctx); err != nil {
 			return err
 		}
 		before := p.log.State()
-		var err error
-		if e.Quote.Message, e.Quote.Signature, err = ak.Quote(ctx, p.selection(), q[:]); err != nil {
+		if e.Quote.Message, e.Quote.Signature, err = ak.Quote(ctx, sel, q[:]); err != nil {
 			return err
 		}
 		if err := p.look(ctx); err != nil {
