@@ -54,3 +54,6 @@ func distance(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+// DidYouMean is the hint for a word that is not among the known ones.
+func DidYouMean(name string, known []string) string { return unknownHint(name, known) }

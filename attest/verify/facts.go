@@ -1,0 +1,249 @@
+package verify
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"github.com/sealift/sealift/measure/eventlog"
+)
+
+// maxEnded bounds the ended containers that are remembered because something
+// was wrong with them; more are counted.
+const maxEnded = 1024
+
+// facts is what the log's proven records say, judged by nobody yet: so a changed
+// policy judges old facts anew.
+type facts struct {
+	Seq   uint64                   `json:"seq"`
+	Blind map[string]eventlog.Hash `json:"blinds"`
+	Agent *Agent                   `json:"agent"`
+	Set   string                   `json:"policySet"`
+	Boxes map[string]*Container    `json:"containers"`
+	Ended []Container              `json:"ended"`
+	Lost  uint64                   `json:"endedLost"`
+	// Bypassing are the host's containers that did not start through Sealift,
+	// Unproven those that ran when the epoch began.
+	Bypassing []string `json:"bypassing"`
+	Unproven  []string `json:"unproven"`
+	Unknown   bool     `json:"unprovenUnknown"`
+	// Silent counts times without records, Foreign the extends by others.
+	Silent  uint64 `json:"silent"`
+	Foreign uint64 `json:"foreign"`
+	// Closed counts closed items by pseudonym.
+	Closed map[string]uint64 `json:"closed"`
+	// Strange are types of records that this program does not know.
+	Strange []string `json:"strange"`
+	Starts  uint64   `json:"starts"`
+}
+
+// Agent is what the agent's last start record says. ChannelKey is
+// SHA-256 of the SPKI of the run's channel key.
+type Agent struct {
+	Seq         uint64            `json:"seq"`
+	Build       string            `json:"build"`
+	Executables map[string]string `json:"executables"`
+	ChannelKey  string            `json:"channelKey,omitempty"`
+}
+
+// Container is one container as its records tell it.
+type Container struct {
+	Namespace string `json:"namespace"`
+	ID        string `json:"id"`
+	// Seq is the record of its launch.
+	Seq   uint64 `json:"seq"`
+	State string `json:"state"` // launched, started, exited, vanished, deleted, refused, unproven
+	Image string `json:"image"`
+	// Manifest is what was checked; Class the weakest binding of its layers.
+	Manifest    string   `json:"manifest"`
+	Class       string   `json:"class"`
+	Content     string   `json:"content"`
+	Level       string   `json:"level"`
+	Policy      string   `json:"policy"`
+	WouldRefuse []string `json:"wouldRefuse"`
+	Refused     []string `json:"refused"`
+	Violations  uint64   `json:"violations"`
+}
+
+func newFacts() *facts {
+	return &facts{Blind: map[string]eventlog.Hash{}, Boxes: map[string]*Container{}, Closed: map[string]uint64{}}
+}
+
+func (f *facts) clone() *facts {
+	c := *f
+	c.Blind, c.Closed = maps.Clone(f.Blind), maps.Clone(f.Closed)
+	c.Boxes = map[string]*Container{}
+	for k, x := range f.Boxes {
+		y := *x
+		c.Boxes[k] = &y
+	}
+	c.Ended, c.Bypassing, c.Unproven, c.Strange = slices.Clone(f.Ended), slices.Clone(f.Bypassing), slices.Clone(f.Unproven), slices.Clone(f.Strange)
+	if c.Blind == nil {
+		c.Blind = map[string]eventlog.Hash{}
+	}
+	if c.Closed == nil {
+		c.Closed = map[string]uint64{}
+	}
+	return &c
+}
+
+// add takes in a proven batch.
+func (f *facts) add(st *eventlog.Step) {
+	for i := range st.Entries {
+		e := &st.Entries[i]
+		f.Seq = e.Seq
+		if e.Record == nil {
+			f.Closed[e.Pseudonym.String()]++
+			continue
+		}
+		f.Blind[e.Record.Namespace] = e.Blind
+		f.record(e)
+	}
+}
+
+func (f *facts) record(e *eventlog.Entry) {
+	r := e.Record
+	body := object(r.Body)
+	switch r.Type {
+	case "agent-start":
+		f.Starts++
+		f.Agent = &Agent{Seq: e.Seq, Build: body.text("build"), Executables: map[string]string{}, ChannelKey: body.text("channel")}
+		for _, x := range body.list("executables") {
+			f.Agent.Executables[x.text("name")] = "sha256:" + x.text("sha256")
+		}
+		f.Set = body.text("policy_set")
+	case "policy":
+		f.Set = body.text("set")
+	case "launch", "refusal":
+		f.launch(e, body)
+	case "started":
+		f.state(r, "started")
+	case "exit":
+		f.state(r, "exited")
+	case "vanished":
+		f.state(r, "vanished")
+	case "deleted", "create-failed":
+		f.end(r)
+	case "violation":
+		if c := f.Boxes[boxKey(r)]; c != nil {
+			c.Violations++
+		} else {
+			f.Boxes[boxKey(r)] = &Container{Namespace: r.Namespace, ID: r.Container, Seq: e.Seq, State: "unproven", Violations: 1}
+		}
+	case "census":
+		f.Bypassing = nil
+		for _, x := range body.list("bypassing") {
+			f.Bypassing = append(f.Bypassing, x.text("namespace")+"/"+x.text("id"))
+		}
+	case "log-unproven":
+		for _, id := range body.texts("containers") {
+			f.Unproven = append(f.Unproven, r.Namespace+"/"+id)
+		}
+		f.Unknown = f.Unknown || body.text("unknown") != ""
+	case "log-unavailable":
+		f.Silent++
+	case "log-foreign":
+		f.Foreign++
+	case "agent-stop", "running", "exec", "exec-exit", "update", "checkpoint", "reference", "denied",
+		"log-epoch", "log-recovered", "log-unanswered", "log-acknowledged", "log-coalesced":
+	default:
+		if !slices.Contains(f.Strange, r.Type) && len(f.Strange) < 64 {
+			f.Strange = append(f.Strange, r.Type)
+		}
+	}
+}
+
+func boxKey(r *eventlog.Record) string { return r.Namespace + "/" + r.Container }
+
+func (f *facts) launch(e *eventlog.Entry, body members) {
+	r := e.Record
+	image, root, pol := body.object("image"), body.object("root"), body.object("policy")
+	c := &Container{
+		Namespace: r.Namespace, ID: r.Container, Seq: e.Seq, State: "launched", Image: image.text("name"), Manifest: image.text("manifest"),
+		Class: root.text("class"), Policy: pol.text("digest"), Content: pol.text("content"), Level: pol.text("level"),
+		WouldRefuse: codes(body.list("would_refuse")),
+	}
+	if r.Type == "refusal" {
+		// It never ran; what was there under its name before still counts.
+		c.State, c.Refused = "refused", codes(body.list("reasons"))
+		if f.Boxes[boxKey(r)] != nil {
+			return
+		}
+	} else {
+		f.end(r)
+	}
+	f.Boxes[boxKey(r)] = c
+}
+
+func codes(list []members) []string {
+	var out []string
+	for _, x := range list {
+		out = append(out, x.text("code"))
+	}
+	return out
+}
+
+func (f *facts) state(r *eventlog.Record, s string) {
+	if c := f.Boxes[boxKey(r)]; c != nil {
+		c.State = s
+	}
+}
+
+// end forgets a container unless something was wrong with it while it ran.
+func (f *facts) end(r *eventlog.Record) {
+	c := f.Boxes[boxKey(r)]
+	if c == nil {
+		return
+	}
+	delete(f.Boxes, boxKey(r))
+	if c.State == "refused" || (len(c.WouldRefuse) == 0 && c.Violations == 0) {
+		return
+	}
+	if c.State = "deleted"; len(f.Ended) < maxEnded {
+		f.Ended = append(f.Ended, *c)
+	} else {
+		f.Lost++
+	}
+}
+
+// members is an object of a record's body. Keys are compared exactly, and
+// strings are unescaped as the log escapes them.
+type members map[string]json.RawMessage
+
+func object(b []byte) members {
+	var m members
+	if json.Unmarshal(b, &m) != nil {
+		return nil
+	}
+	return m
+}
+
+func (m members) object(key string) members { return object(m[key]) }
+
+func (m members) text(key string) string {
+	var s string
+	if b, ok := m[key]; !ok || eventlog.Unmarshal(b, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+func (m members) texts(key string) []string {
+	var s []string
+	if b, ok := m[key]; !ok || eventlog.Unmarshal(b, &s) != nil {
+		return nil
+	}
+	return s
+}
+
+func (m members) list(key string) []members {
+	var raw []json.RawMessage
+	if json.Unmarshal(m[key], &raw) != nil {
+		return nil
+	}
+	out := make([]members, len(raw))
+	for i, b := range raw {
+		out[i] = object(b)
+	}
+	return out
+}

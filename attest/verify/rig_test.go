@@ -1,0 +1,507 @@
+package verify_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sealift/sealift/attest/certificate"
+	"github.com/sealift/sealift/attest/evidence"
+	"github.com/sealift/sealift/attest/trust"
+	"github.com/sealift/sealift/attest/verify"
+	"github.com/sealift/sealift/measure/eventlog"
+	"github.com/sealift/sealift/measure/tpm"
+)
+
+var now = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+
+// chip is a TPM in memory: PCRs that are extended and quoted, and a clock. It
+// obeys its owner, as a software TPM does.
+type chip struct {
+	mu      sync.Mutex
+	banks   []tpm.Bank
+	pcrs    map[int]tpm.Values
+	reset   uint32
+	restart uint32
+	clock   uint64
+}
+
+func newChip() *chip {
+	c := &chip{banks: []tpm.Bank{tpm.SHA1, tpm.SHA256}, reset: 3, clock: 1000}
+	c.boot()
+	return c
+}
+
+// boot resets the TPM.
+func (c *chip) boot() {
+	c.pcrs = map[int]tpm.Values{}
+	for i := range 24 {
+		c.pcrs[i] = tpm.Zero(c.banks)
+	}
+	c.reset, c.restart = c.reset+1, 0
+}
+
+// copied is the state as a file would hold it.
+func (c *chip) copied() *chip {
+	n := &chip{banks: c.banks, pcrs: map[int]tpm.Values{}, reset: c.reset, restart: c.restart, clock: c.clock}
+	for i, v := range c.pcrs {
+		n.pcrs[i] = v
+	}
+	return n
+}
+
+func (c *chip) Path() string      { return "chip" }
+func (c *chip) Class() tpm.Class  { return tpm.Software }
+func (c *chip) Banks() []tpm.Bank { return c.banks }
+func (c *chip) Close() error      { return nil }
+func (c *chip) Properties(context.Context) (tpm.Properties, error) {
+	return tpm.Properties{Manufacturer: "TEST", ResetCount: c.reset, RestartCount: c.restart, Safe: true}, nil
+}
+
+func (c *chip) ReadPCR(_ context.Context, pcr int) (tpm.Values, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pcrs[pcr], nil
+}
+
+func (c *chip) Extend(_ context.Context, pcr int, d tpm.Values) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pcrs[pcr] = c.pcrs[pcr].Extended(d)
+	return nil
+}
+
+func be(n any) []byte {
+	b, err := binary.Append(nil, binary.BigEndian, n)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func sized(b []byte) []byte { return append(be(uint16(len(b))), b...) }
+
+// attKey is an attestation key outside of any TPM: what a test of the verifier
+// needs, and what no CA would certify.
+type attKey struct {
+	*ecdsa.PrivateKey
+	public []byte
+	name   []byte
+}
+
+// Attributes of a good attestation key, and of one that signs anything.
+const (
+	goodAttrs         = 1<<1 | 1<<4 | 1<<5 | 1<<6 | 1<<16 | 1<<18
+	unrestrictedAttrs = 1<<1 | 1<<4 | 1<<5 | 1<<6 | 1<<18
+)
+
+func newKey(t testing.TB, attrs uint32) *attKey {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keyOf(t, k, attrs)
+}
+
+func keyOf(t testing.TB, k *ecdsa.PrivateKey, attrs uint32) *attKey {
+	t.Helper()
+	point, err := k.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := slices.Concat(be(uint16(0x23)), be(uint16(0xb)), be(attrs), sized(nil),
+		be(uint16(0x10)), be(uint16(0x18)), be(uint16(0xb)), be(uint16(3)), be(uint16(0x10)), sized(point[1:33]), sized(point[33:]))
+	d := sha256.Sum256(public)
+	return &attKey{k, public, append([]byte{0, 0xb}, d[:]...)}
+}
+
+// attested is what a quote's maker chooses.
+type attested struct {
+	magic     uint32
+	kind      uint16
+	hierarchy uint32
+	pcrs      []int
+	extra     []byte
+}
+
+func quoting(extra []byte) attested {
+	return attested{0xff544347, 0x8018, 0x4000000b, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14}, extra}
+}
+
+// quote makes a TPMS_ATTEST over the chip's PCRs, and signs it.
+func (k *attKey) quote(t testing.TB, c *chip, q attested) (message, signature []byte) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.clock += 500
+	signer := sha256.Sum256(append(be(q.hierarchy), k.name...))
+	b := slices.Concat(be(q.magic), be(q.kind), sized(append([]byte{0, 0xb}, signer[:]...)), sized(q.extra),
+		be(c.clock), be(c.reset), be(c.restart), []byte{1}, be(uint64(7)))
+	h := sha256.New()
+	b = append(b, be(uint32(len(c.banks)))...)
+	for _, bank := range c.banks {
+		var bits [3]byte
+		for _, p := range q.pcrs {
+			bits[p/8] |= 1 << (p % 8)
+		}
+		b = slices.Concat(b, be(uint16(bank)), []byte{3}, bits[:])
+		for p := range 24 {
+			if bits[p/8]&(1<<(p%8)) != 0 {
+				h.Write(c.pcrs[p][bank])
+			}
+		}
+	}
+	b = append(b, sized(h.Sum(nil))...)
+	return b, k.sign(t, b)
+}
+
+func (k *attKey) sign(t testing.TB, message []byte) []byte {
+	t.Helper()
+	d := sha256.Sum256(message)
+	r, s, err := ecdsa.Sign(rand.Reader, k.PrivateKey, d[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Concat(be(uint16(0x18)), be(uint16(0xb)), sized(r.FillBytes(make([]byte, 32))), sized(s.FillBytes(make([]byte, 32))))
+}
+
+// authority is a CA.
+type authority struct {
+	t    testing.TB
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+	kind certificate.Kind
+	crls int64
+}
+
+func newAuthority(t testing.TB, kind certificate.Kind) *authority {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl, err := certificate.AuthorityTemplate("test "+string(kind), kind, now.Add(-time.Hour), now.Add(1000*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, k.Public(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{t: t, key: k, cert: c, kind: kind}
+}
+
+// certify issues a certificate without having activated anything.
+func (a *authority) certify(host string, class certificate.Class, k *attKey, from, to time.Time) []byte {
+	a.t.Helper()
+	ak := &certificate.AK{Kind: a.kind, Host: host, Class: class, Name: k.name, EK: sha256.Sum256([]byte(host)), Key: &k.PublicKey}
+	tmpl, err := ak.Template(from, to)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, k.Public(), a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return der
+}
+
+// list is the CA's next revocation list.
+func (a *authority) list(from, to time.Time, revoked ...[]byte) []byte {
+	a.t.Helper()
+	a.crls++
+	l := &x509.RevocationList{Number: big.NewInt(a.crls), ThisUpdate: from, NextUpdate: to}
+	for _, der := range revoked {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: now.Add(-time.Minute)})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, l, a.cert, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return der
+}
+
+func (a *authority) pem() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
+}
+
+// machine is a host with an agent.
+type machine struct {
+	t       testing.TB
+	chip    *chip
+	key     *attKey
+	channel crypto.Signer
+	spki    []byte
+	dir     string
+	log     *eventlog.Log
+	boot    string
+	certs   [][]byte
+	owner   [][]byte
+	bootLog []byte
+	ima     []byte
+}
+
+const goodAgent = "aa11223344556677889900aabbccddeeff00112233445566778899aabbccddee"
+
+func newMachine(t testing.TB, ca *authority, name string) *machine {
+	t.Helper()
+	m := &machine{t: t, chip: newChip(), key: newKey(t, goodAttrs), dir: t.TempDir(), boot: "boot-1"}
+	m.certs = [][]byte{ca.certify(name, certificate.Hardware, m.key, now.Add(-time.Hour), now.Add(100*time.Hour))}
+	m.start()
+	return m
+}
+
+// start starts the agent: a new channel key, the log, the start record.
+func (m *machine) start() {
+	m.t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.channel = k
+	if m.spki, err = x509.MarshalPKIXPublicKey(k.Public()); err != nil {
+		m.t.Fatal(err)
+	}
+	m.openLog()
+	m.agentStart(goodAgent)
+}
+
+func (m *machine) openLog() {
+	m.t.Helper()
+	var err error
+	m.log, err = eventlog.Open(m.t.Context(), eventlog.Config{Dir: m.dir, Device: m.chip, PCR: 13, BootID: m.boot, Instance: "i", Watch: -1, Now: func() time.Time { return now }})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	log := m.log
+	m.t.Cleanup(func() { log.Close() })
+}
+
+func (m *machine) stop() {
+	m.t.Helper()
+	if err := m.log.Close(); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+type object = map[string]any
+
+func (m *machine) agentStart(digest string) {
+	d := sha256.Sum256(m.spki)
+	m.add("agent-start", "", "", raw(`{"build":"test","executables":[{"name":"sealiftd","path":"/usr/local/bin/sealiftd","sha256":"%s"}],"policy_set":"set-1","channel":"%s"}`, digest, hex.EncodeToString(d[:])))
+}
+
+func raw(format string, args ...any) eventlog.Raw { return eventlog.Raw(fmt.Sprintf(format, args...)) }
+
+func (m *machine) add(kind, ns, id string, body any) {
+	m.t.Helper()
+	if _, err := m.log.Append(m.t.Context(), eventlog.Event{Type: kind, Namespace: ns, Container: id, Body: body}); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+const manifest = "sha256:00000000000000000000000000000000000000000000000000000000000000aa"
+
+func (m *machine) launch(ns, id string) {
+	m.add("launch", ns, id, raw(`{"image":{"name":"busybox","manifest":"%s","config":"c"},"root":{"kind":"overlay","upper":"empty","class":"blob"},"policy":{"digest":"pol-1","content":"enforce","level":"baseline"}}`, manifest))
+	m.add("started", ns, id, raw(`{"pid":1}`))
+}
+
+// lines are what the agent would send.
+func (m *machine) lines(from uint64) [][]byte {
+	m.t.Helper()
+	var out [][]byte
+	err := m.log.Read(m.t.Context(), from, false, func(_ uint64, line []byte) error {
+		out = append(out, line)
+		return nil
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return out
+}
+
+// ask is what evidence is asked for.
+type ask struct {
+	nonce                []byte
+	namespace, container string
+	from                 uint64
+	// between runs after the quote and before the lines are read.
+	between func()
+	// quote changes what the key signs, last the evidence before its signature.
+	quote func(*attested)
+	last  func(*evidence.Evidence)
+	bind  func(*evidence.Evidence)
+}
+
+func (m *machine) evidence(o ask) []byte {
+	m.t.Helper()
+	e := &evidence.Evidence{
+		Version: 1, Purpose: evidence.Offline, Nonces: evidence.Nonces{Verifier: o.nonce}, SPKI: evidence.Keys{Own: m.spki},
+		AK: evidence.AK{Public: m.key.public, Certificates: m.certs, Owner: m.owner}, Properties: evidence.Properties{Manufacturer: "TEST"},
+		Boot: m.bootLog, IMA: m.ima, Log: evidence.Log{Namespace: o.namespace, Container: o.container, From: max(o.from, 1)},
+	}
+	if o.bind != nil {
+		o.bind(e)
+	}
+	b, err := e.Binding()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	q := evidence.Qualification(b)
+	at := quoting(q[:])
+	if o.quote != nil {
+		o.quote(&at)
+	}
+	e.Quote.Message, e.Quote.Signature = m.key.quote(m.t, m.chip, at)
+	if o.between != nil {
+		o.between()
+	}
+	for _, line := range m.lines(e.Log.From) {
+		shown, err := evidence.View(line, o.namespace, o.container)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		e.Log.Lines = append(e.Log.Lines, shown)
+	}
+	if o.last != nil {
+		o.last(e)
+	}
+	return m.sign(e)
+}
+
+func (m *machine) sign(e *evidence.Evidence) []byte {
+	m.t.Helper()
+	if err := e.Sign(m.channel); err != nil {
+		m.t.Fatal(err)
+	}
+	out, err := e.Encode()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return out
+}
+
+// resigned is evidence changed by whoever has the agent's channel key: the
+// strongest there is short of the TPM.
+func (m *machine) resigned(b []byte, change func(*evidence.Evidence)) []byte {
+	m.t.Helper()
+	e := decoded(m.t, b)
+	change(e)
+	return m.sign(e)
+}
+
+func decoded(t testing.TB, b []byte) *evidence.Evidence {
+	t.Helper()
+	e, err := evidence.Decode(bytes.Clone(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// world is a CA, a policy that accepts a good machine, and one.
+type world struct {
+	t     testing.TB
+	ca    *authority
+	host  *machine
+	trust *trust.Policy
+	lists [][]byte
+}
+
+const goodTrust = `
+version: 1
+ca:
+  - name: fleet
+    classes: [hardware]
+    file: ca.pem
+hosts: [host-a]
+boot: {unmeasured: accept, command-line: any}
+agent:
+  self-reported: accept
+  executables: {sealiftd: ["sha256:` + goodAgent + `"]}
+  policy-sets: [set-1]
+containers:
+  images: ["` + manifest + `"]
+  policies: [pol-1]
+`
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{t: t, ca: newAuthority(t, certificate.Platform)}
+	w.host = newMachine(t, w.ca, "host-a")
+	w.trust = w.policy(goodTrust)
+	w.lists = [][]byte{w.ca.list(now.Add(-time.Minute), now.Add(24*time.Hour))}
+	return w
+}
+
+func (w *world) policy(text string) *trust.Policy {
+	w.t.Helper()
+	p, err := trust.Parse("trust.yaml", []byte(text), func(string) ([]byte, error) { return []byte(w.ca.pem()), nil })
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
+var nonce = []byte("the verifier's own nonce, 32 by.")
+
+// input is what a verifier that gave out the nonce would put together.
+func (w *world) input(b []byte) verify.Input {
+	return verify.Input{Evidence: b, Trust: w.trust, Now: now, Revocation: w.lists, Expect: verify.Expect{Binding: evidence.Binding{VerifierNonce: nonce}}}
+}
+
+func (w *world) appraise(b []byte) *verify.Verdict { return verify.Appraise(w.input(b)) }
+
+func (w *world) trusted(b []byte) *verify.Verdict {
+	w.t.Helper()
+	v := w.appraise(b)
+	if v.Result != verify.Trusted {
+		w.t.Fatalf("not trusted: %s", explain(v))
+	}
+	return v
+}
+
+// refused checks that a verdict is no, for the reason of that code.
+func refused(t testing.TB, v *verify.Verdict, code string) {
+	t.Helper()
+	if v.Result == verify.Trusted || !v.Has(code) {
+		t.Errorf("wanted a no because of %s, got %s", code, explain(v))
+	}
+}
+
+func explain(v *verify.Verdict) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n", v.Result)
+	for _, c := range v.Claims {
+		fmt.Fprintf(&b, "  %s: %s\n", c.Name, c.Status)
+		for _, r := range c.Reasons {
+			fmt.Fprintf(&b, "    %s %s [%s]: %s\n", r.Status, r.Code, r.Subject, r.Message)
+		}
+	}
+	return b.String()
+}
