@@ -36,6 +36,9 @@ func (f *Finding) bound() {
 	for i := range r.Root.Options {
 		field(&r.Root.Options[i])
 	}
+	if m := r.Root.Remap; m != nil {
+		size += 64 * (len(m.UID) + len(m.GID))
+	}
 	for i := range r.Binds {
 		field(&r.Binds[i].Destination)
 		field(&r.Binds[i].Source)

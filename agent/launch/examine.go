@@ -43,7 +43,11 @@ type Finding struct {
 	// cannot be known again.
 	Watched *Watched
 
-	chain  *chain.Chain
+	chain *chain.Chain
+	// userns is the mapping of the container's user namespace, owner what its root
+	// directory's owner must be.
+	userns *userns
+	owner  chain.Owner
 	signed []reference.Found
 	// clean says that the writable layer is empty, known, or the work of a
 	// container that began so.

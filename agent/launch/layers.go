@@ -27,6 +27,7 @@ type Layers struct {
 	// judged are the chains, by their layers' serials, whose implied directories
 	// were found right.
 	judged map[string]bool
+	remaps remaps
 }
 
 type bound struct {
@@ -68,8 +69,10 @@ type Options struct {
 	Wanted layer.Digest
 	Want   func() (*layer.Manifest, error)
 	// Blob says that the path is an EROFS image and no directory.
-	Blob     bool
-	Native   bool
+	Blob   bool
+	Native bool
+	// CopiedUp says that the layer was made through a mount, not by unpacking.
+	CopiedUp bool
 	Force    bool
 	Progress func(files, bytes int64)
 }
@@ -167,7 +170,7 @@ func (l *Layers) hash(ctx context.Context, dir string, o Options) (*Measured, er
 	if o.Blob {
 		measure = tree.MeasureBlob
 	}
-	res, err := measure(ctx, dir, tree.Options{Want: want, Workers: l.workers, Native: o.Native, Progress: o.Progress})
+	res, err := measure(ctx, dir, tree.Options{Want: want, Workers: l.workers, Native: o.Native, CopiedUp: o.CopiedUp, Progress: o.Progress})
 	if err != nil {
 		return nil, err
 	}

@@ -16,13 +16,11 @@ func (x *Examiner) native(ctx context.Context, d *inventory.Daemon, req *nodev1.
 		return
 	}
 	dir := f.chain.Lowers[0].Dir
-	r, err := chain.ExamineRoot(dir)
-	if watched.is(dir, r) {
+	// What is wrong with it is asked again below, where it is not the container's
+	// own work.
+	if r, _ := chain.ExamineRoot(dir, f.owner); watched.is(dir, r) {
 		f.Record.Root.Upper, f.Record.Root.Class = "restart", unmeasured
 		return
-	}
-	if err != nil {
-		f.content("root-attributes", "root directory "+dir, err)
 	}
 	manifests := make([]*layer.Manifest, len(f.Image.Layers))
 	for i, l := range f.Image.Layers {
@@ -39,9 +37,18 @@ func (x *Examiner) native(ctx context.Context, d *inventory.Daemon, req *nodev1.
 		}
 	}
 	want, err := layer.Merge(manifests)
+	if err == nil {
+		want, err = f.remappedTree(dir, want)
+	}
 	if err != nil {
 		f.content("layer-meaningless", "rootfs", err)
 		return
+	}
+	if f.Record.Root.Remap != nil {
+		f.owner, _ = f.userns.root()
+	}
+	if _, err := chain.ExamineRoot(dir, f.owner); err != nil {
+		f.content("root-attributes", "root directory "+dir, err)
 	}
 	m, err := x.Layers.Measure(ctx, dir, Options{Native: true, Want: func() (*layer.Manifest, error) { return want, nil }})
 	if err != nil {

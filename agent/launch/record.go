@@ -39,6 +39,7 @@ type RootRecord struct {
 	ReadOnly bool          `json:"read_only,omitempty"`
 	Options  []string      `json:"options,omitempty"`
 	Layers   []LayerRecord `json:"layers,omitempty"`
+	Remap    *RemapRecord  `json:"remap,omitempty"`
 	// Upper is "none", "empty", "restart", "restored" or "unexpected".
 	Upper       string `json:"upper"`
 	UpperDigest string `json:"upper_digest,omitempty"`

@@ -37,9 +37,10 @@ func (x *Examiner) root(ctx context.Context, d *inventory.Daemon, req *nodev1.La
 		return
 	}
 	f.chain = ch
+	f.remapping()
 	if f.Effective.Content == policy.Off {
 		f.Record.Root.Class = unmeasured
-		r, err := chain.ExamineRoot(ch.Upper)
+		r, err := chain.ExamineRoot(ch.Upper, f.owner)
 		f.clean = err == nil && (r.Empty || watched.is(ch.Upper, r))
 		x.remember(req, c, ch, f)
 		return
@@ -77,6 +78,10 @@ func (x *Examiner) layers(ctx context.Context, d *inventory.Daemon, req *nodev1.
 			f.Facts.Content = append(f.Facts.Content, &nodev1.Reason{Code: "layer-count", Subject: "rootfs", Message: "the image's layer is mounted writable"})
 		}
 	}
+	chowned := f.Record.Root.Remap != nil && f.Record.Root.Remap.How == byChown
+	if chowned {
+		lowers = lowers[:len(image)]
+	}
 	if len(lowers) != len(image) {
 		f.Facts.Content = append(f.Facts.Content, &nodev1.Reason{Code: "layer-count", Subject: "rootfs",
 			Message: fmt.Sprintf("%d layers are mounted, and the image %s has %d", len(lowers), f.Image.Name, len(image)),
@@ -112,15 +117,26 @@ func (x *Examiner) layers(ctx context.Context, d *inventory.Daemon, req *nodev1.
 		})
 	}
 	wg.Wait()
+	var wrong []*nodev1.Reason
 	if len(lowers) > 0 {
-		f.Facts.Content = append(f.Facts.Content, x.implied(ctx, d, req.GetNamespace(), image, lowers, measured)...)
+		wrong = x.implied(ctx, d, req.GetNamespace(), image, lowers, measured)
 	}
 	weakest := tree.Class("")
 	for _, r := range results {
 		f.Record.Root.Layers = append(f.Record.Root.Layers, r.rec)
-		f.Facts.Content = append(f.Facts.Content, r.reasons...)
+		wrong = append(wrong, r.reasons...)
 		weakest = weaker(weakest, r.class)
 	}
+	if chowned {
+		if len(wrong) > 0 {
+			measured = nil
+		}
+		rec, reasons := x.remapped(ctx, d, req.GetNamespace(), measured, f)
+		f.Record.Root.Layers = append(f.Record.Root.Layers, rec)
+		wrong = append(wrong, reasons...)
+		weakest = weaker(weakest, tree.Class(rec.Class))
+	}
+	f.Facts.Content = append(f.Facts.Content, wrong...)
 	f.setClass(weakest)
 }
 
@@ -239,7 +255,7 @@ func (x *Examiner) upper(ctx context.Context, d *inventory.Daemon, req *nodev1.L
 		}
 		return
 	}
-	r, err := chain.ExamineRoot(f.chain.Upper)
+	r, err := chain.ExamineRoot(f.chain.Upper, f.owner)
 	switch {
 	case watched.is(f.chain.Upper, r) && (err != nil || !r.Empty):
 		// Its attributes are its own work too.
@@ -297,7 +313,7 @@ func (x *Examiner) checkpointUpper(ctx context.Context, d *inventory.Daemon, ns 
 }
 
 func (f *Finding) rootAttributes(dir string) {
-	if _, err := chain.ExamineRoot(dir); err != nil {
+	if _, err := chain.ExamineRoot(dir, f.owner); err != nil {
 		f.content("root-attributes", "root directory "+dir, err)
 	}
 }

@@ -17,6 +17,10 @@ type Record struct {
 		Kind  string `json:"kind"`
 		Upper string `json:"upper"`
 		Class string `json:"class"`
+		Remap struct {
+			How         string `json:"how"`
+			SpecialBits string `json:"special_bits"`
+		} `json:"remap"`
 	} `json:"root"`
 	Image struct {
 		Name     string `json:"name"`

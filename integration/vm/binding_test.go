@@ -55,7 +55,7 @@ type outcome struct {
 	fails string
 }
 
-// cells are the table of docs/layer-digest.md, section 6, as far as it takes a
+// cells are the table of docs/layer-digest.md, section 7, as far as it takes a
 // machine.
 var cells = []struct {
 	class, attack string

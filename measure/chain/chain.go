@@ -52,6 +52,9 @@ type Chain struct {
 	Upper, Work string
 	// ReadOnly says that the mount itself cannot be written through.
 	ReadOnly bool
+	// UIDMap and GIDMap are the mapping under which the lowers are mounted, as the
+	// options spell it (CONTAINER:HOST:SIZE, by commas); both or neither is set.
+	UIDMap, GIDMap string
 	// Options are all mount options but the directories, for the record.
 	Options []string
 }
@@ -118,10 +121,14 @@ func parseBind(m *nodev1.Mount) (*Chain, error) {
 			c.ReadOnly = true
 		case o == "rw":
 			c.ReadOnly = false
-		case bindOptions[o], isIDMap(o):
+		case bindOptions[o]:
+		case c.idMap(o):
 		default:
 			return nil, badOption("bind", o)
 		}
+	}
+	if err := c.checkIDMap("bind"); err != nil {
+		return nil, err
 	}
 	if err := checkDir(m.GetSource()); err != nil {
 		return nil, err
@@ -147,8 +154,29 @@ var bindOptions = map[string]bool{
 	"private": true, "rprivate": true, "slave": true, "rslave": true, "noatime": true, "relatime": true,
 }
 
-func isIDMap(o string) bool {
-	return strings.HasPrefix(o, "uidmap=") || strings.HasPrefix(o, "gidmap=")
+// idMap takes an option that maps ids. One that is given twice is not taken.
+func (c *Chain) idMap(o string) bool {
+	name, val, _ := strings.Cut(o, "=")
+	var m *string
+	switch name {
+	case "uidmap":
+		m = &c.UIDMap
+	case "gidmap":
+		m = &c.GIDMap
+	}
+	if m == nil || *m != "" || val == "" {
+		return false
+	}
+	*m = val
+	return true
+}
+
+// checkIDMap refuses half a mapping, which containerd leaves out in silence.
+func (c *Chain) checkIDMap(fs string) error {
+	if (c.UIDMap == "") != (c.GIDMap == "") {
+		return &Problem{Code: "mount-option", Subject: "rootfs " + fs + " mount", Message: "uidmap and gidmap go together"}
+	}
+	return nil
 }
 
 func badOption(fs, o string) *Problem {

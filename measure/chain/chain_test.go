@@ -53,6 +53,9 @@ func TestParseRefuses(t *testing.T) {
 		{"one lower twice", "layer-order", overlay(append(up, "lowerdir=/s/1/fs:/s/1/fs")...)},
 		{"relative lower", "mount-type", overlay(append(up, "lowerdir=s/1/fs")...)},
 		{"dot-dot in lower", "mount-type", overlay(append(up, "lowerdir=/s/../1/fs")...)},
+		{"half a mapping", "mount-option", overlay(append(up, "lowerdir=/s/1/fs", "uidmap=0:1000:65536")...)},
+		{"two mappings", "mount-option", overlay(append(up, "lowerdir=/s/1/fs", "uidmap=0:1000:65536", "uidmap=0:0:65536", "gidmap=0:0:65536")...)},
+		{"half a mapping of a bind", "mount-option", []*nodev1.Mount{{Type: "bind", Source: "/s/1/fs", Options: []string{"ro", "gidmap=0:1000:65536"}}}},
 		{"two mounts", "mount-type", append(overlay(append(up, "lowerdir=/s/1/fs")...), &nodev1.Mount{Type: "bind", Source: "/evil"})},
 		{"mount beneath the root", "mount-type", []*nodev1.Mount{{Type: "bind", Source: "/s/1/fs", Target: "/etc"}}},
 		{"tmpfs", "mount-type", []*nodev1.Mount{{Type: "tmpfs", Source: "tmpfs"}}},
@@ -78,9 +81,22 @@ func TestExamineRoot(t *testing.T) {
 		return dir
 	}
 	t.Run("fresh", func(t *testing.T) {
-		r, err := ExamineRoot(fresh(t))
+		r, err := ExamineRoot(fresh(t), Owner{})
 		if err != nil || !r.Empty {
 			t.Fatalf("%+v, %v", r, err)
+		}
+	})
+	t.Run("a user namespace's", func(t *testing.T) {
+		dir := fresh(t)
+		if err := os.Chown(dir, 1000, 2000); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := ExamineRoot(dir, Owner{1000, 2000}); err != nil || !r.Empty {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		var p *Problem
+		if _, err := ExamineRoot(dir, Owner{1000, 1000}); !errors.As(err, &p) || p.Code != "root-attributes" {
+			t.Fatalf("error %v", err)
 		}
 	})
 	t.Run("not empty", func(t *testing.T) {
@@ -88,7 +104,7 @@ func TestExamineRoot(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "evil"), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := ExamineRoot(dir); err != nil || r.Empty || r.FirstEntry != "evil" {
+		if r, err := ExamineRoot(dir, Owner{}); err != nil || r.Empty || r.FirstEntry != "evil" {
 			t.Fatalf("%+v, %v", r, err)
 		}
 	})
@@ -102,7 +118,7 @@ func TestExamineRoot(t *testing.T) {
 				t.Fatal(err)
 			}
 			var p *Problem
-			if _, err := ExamineRoot(dir); !errors.As(err, &p) || p.Code != "root-attributes" {
+			if _, err := ExamineRoot(dir, Owner{}); !errors.As(err, &p) || p.Code != "root-attributes" {
 				t.Fatalf("error %v", err)
 			}
 		})

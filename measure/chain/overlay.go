@@ -41,7 +41,7 @@ func parseOverlay(m *nodev1.Mount) (*Chain, error) {
 		case "workdir":
 			c.Work = val
 		default:
-			if !overlayOptions[o] && !isIDMap(o) && key != "context" {
+			if !overlayOptions[o] && !c.idMap(o) && key != "context" {
 				return nil, badOption("overlay", o)
 			}
 			if o == "ro" {
@@ -49,6 +49,9 @@ func parseOverlay(m *nodev1.Mount) (*Chain, error) {
 			}
 			c.Options = append(c.Options, o)
 		}
+	}
+	if err := c.checkIDMap("overlay"); err != nil {
+		return nil, err
 	}
 	if err := c.setLowers(lower); err != nil {
 		return nil, err

@@ -23,12 +23,15 @@ type Root struct {
 	FirstEntry string
 }
 
+// Owner owns a root directory: 0:0, or what root is in a user namespace.
+type Owner struct{ UID, GID uint32 }
+
 // rootMode is what every snapshotter gives the directories it makes.
 const rootMode = 0o755
 
 // ExamineRoot opens dir and checks its attributes. Its error is a *Problem when
-// the attributes are not those of a fresh root.
-func ExamineRoot(dir string) (Root, error) {
+// the attributes are not those of a fresh root of owner.
+func ExamineRoot(dir string, owner Owner) (Root, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Root{}, fmt.Errorf("root directory %s: %w", dir, err)
@@ -40,9 +43,9 @@ func ExamineRoot(dir string) (Root, error) {
 		return Root{}, fmt.Errorf("root directory %s: %w", dir, err)
 	}
 	r := Root{Dev: uint64(st.Dev), Ino: st.Ino}
-	if mode := st.Mode & 0o7777; mode != rootMode || st.Uid != 0 || st.Gid != 0 {
+	if mode := st.Mode & 0o7777; mode != rootMode || st.Uid != owner.UID || st.Gid != owner.GID {
 		return r, &Problem{Code: "root-attributes", Subject: "root directory " + dir,
-			Message: fmt.Sprintf("has mode %04o owner %d:%d, wanted %04o 0:0", mode, st.Uid, st.Gid, rootMode),
+			Message: fmt.Sprintf("has mode %04o owner %d:%d, wanted %04o %d:%d", mode, st.Uid, st.Gid, rootMode, owner.UID, owner.GID),
 			Hint:    "recreate the snapshot: remove the container and its image, and pull again"}
 	}
 	if x, err := foreignXattr(fd); err != nil {

@@ -88,7 +88,6 @@ func (f Found) plainDir(r *Record) attrs {
 	if parent == nil {
 		return a
 	}
-	const setGID = 0o2000
 	if parent.Mode&setGID != 0 {
 		a.gid = parent.GID
 	}

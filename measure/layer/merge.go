@@ -29,6 +29,9 @@ func Merge(layers []*Manifest) (*Manifest, error) {
 // cumulative is the tree so far.
 type cumulative struct {
 	records map[string]merged
+	// overlay says that overlayfs merges and not the unpacker: it looks for an
+	// opaque mark on every directory but a layer's root.
+	overlay bool
 }
 
 // merged is a record with the layer its inode came from: hard-link groups of
@@ -39,19 +42,7 @@ type merged struct {
 }
 
 func (t *cumulative) add(index int, m *Manifest) error {
-	gone := map[string]bool{}  // removed with everything below
-	empty := map[string]bool{} // only what is below is removed
-	for i := range m.Records {
-		r := &m.Records[i]
-		old, exists := t.records[r.Path]
-		switch {
-		case r.Opaque:
-			empty[r.Path] = true
-		case r.Type == Whiteout, exists && old.Type == Dir && !r.Type.IsDir():
-			gone[r.Path] = true
-		}
-	}
-	t.remove(gone, empty)
+	t.hide(m)
 	for i := range m.Records {
 		r := &m.Records[i]
 		if r.Type == Whiteout || r.Path == "" {
@@ -62,6 +53,24 @@ func (t *cumulative) add(index int, m *Manifest) error {
 		}
 	}
 	return nil
+}
+
+// hide takes away what a layer hides of those below it.
+func (t *cumulative) hide(m *Manifest) {
+	gone := map[string]bool{}  // removed with everything below
+	empty := map[string]bool{} // only what is below is removed
+	for i := range m.Records {
+		r := &m.Records[i]
+		old, exists := t.records[r.Path]
+		switch {
+		case r.Opaque && r.Path == "" && t.overlay:
+		case r.Opaque:
+			empty[r.Path] = true
+		case r.Type == Whiteout, exists && old.Type == Dir && !r.Type.IsDir():
+			gone[r.Path] = true
+		}
+	}
+	t.remove(gone, empty)
 }
 
 // remove takes away gone and what is below gone and empty, in one pass.
@@ -96,7 +105,6 @@ func (t *cumulative) put(index int, m *Manifest, r Record) error {
 		return &MeaninglessError{Path: r.Path, Reason: ReasonLowerLayer,
 			Detail: fmt.Sprintf("the layer puts entries below it, and a lower layer has a %s there", old.Type)}
 	case r.Type == Implied:
-		const setGID = 0o2000
 		r = Record{Path: r.Path, Type: Dir, Mode: 0o755}
 		if parent.Mode&setGID != 0 {
 			r.GID = parent.GID

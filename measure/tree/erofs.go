@@ -84,7 +84,7 @@ func (r *imageReader) root() error {
 	}
 	r.dirs[st.Ino] = true
 	withoutOrigin(st.Xattrs)
-	a := judgeAttributes("", st.Xattrs, true, r.o.UserXattr).rootOnly()
+	a := judgeAttributes("", st.Xattrs, true, &r.o).rootOnly()
 	r.refuse(layer.Record{Type: layer.Dir}, a)
 	if a.opaque {
 		r.m.Records = append(r.m.Records, layer.Record{Type: layer.Implied, Opaque: true})
@@ -196,7 +196,7 @@ func (r *imageReader) record(path string, st *erofs.Stat) (layer.Record, *layer.
 	if rec.Type == layer.Dir {
 		withoutOrigin(st.Xattrs)
 	}
-	a := judgeAttributes(path, st.Xattrs, rec.Type == layer.Dir, r.o.UserXattr)
+	a := judgeAttributes(path, st.Xattrs, rec.Type == layer.Dir, &r.o)
 	rec.Opaque, rec.Xattrs = a.opaque, a.kept
 	r.refuse(rec, a)
 	return rec, nil

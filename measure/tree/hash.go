@@ -126,7 +126,7 @@ func (h *hasher) file(e *entry) error {
 	if err != nil {
 		return err
 	}
-	if e.attrs, err = readAttributes(attributeSource{fd: fd}, e.path, false, h.m.UserXattr, h.xattrs); err != nil {
+	if e.attrs, err = readAttributes(attributeSource{fd: fd}, e.path, false, &h.m.Options, h.xattrs); err != nil {
 		return err
 	}
 	e.rec.Xattrs = e.attrs.kept

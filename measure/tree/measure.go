@@ -36,6 +36,9 @@ type Options struct {
 	// UserXattr is set for layers mounted with overlay's option userxattr,
 	// whose marks are spelled user.overlay.
 	UserXattr bool
+	// CopiedUp is set for a layer that was made through an overlay mount and not
+	// by unpacking: it has the marks of copying up.
+	CopiedUp bool
 }
 
 // Result of Measure.

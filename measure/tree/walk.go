@@ -268,7 +268,7 @@ func (w *walker) describeDir(fd int, self *entry) error {
 			self.differs(path, layer.KindChanging, "the directory: "+self.id.moved(&now))
 		}
 	}
-	attrs, err := readAttributes(attributeSource{fd: fd}, path, true, w.m.UserXattr, w.xattrs)
+	attrs, err := readAttributes(attributeSource{fd: fd}, path, true, &w.m.Options, w.xattrs)
 	if err != nil {
 		return err
 	}
@@ -295,7 +295,7 @@ func (w *walker) describeSpecial(dir int, e *entry, st *unix.Statx_t) error {
 			return err
 		}
 	}
-	e.attrs, err = readAttributes(attributeSource{path: procPath(dir, e.name)}, e.path, false, w.m.UserXattr, w.xattrs)
+	e.attrs, err = readAttributes(attributeSource{path: procPath(dir, e.name)}, e.path, false, &w.m.Options, w.xattrs)
 	if err != nil {
 		return err
 	}

@@ -45,9 +45,7 @@ func (s attributeSource) get(name string, buf []byte) (int, error) {
 const overlayTrusted, overlayUser = "trusted.overlay.", "user.overlay."
 
 // readAttributes reads and judges the attributes of the entry at path.
-// userXattr tells which spelling of overlay's marks the mount will read; the
-// other spelling is refused, because nothing says it never will be.
-func readAttributes(src attributeSource, path string, dir, userXattr bool, buf []byte) (a attributes, err error) {
+func readAttributes(src attributeSource, path string, dir bool, o *Options, buf []byte) (a attributes, err error) {
 	n, err := src.list(buf)
 	switch {
 	case errors.Is(err, unix.ENOTSUP):
@@ -71,14 +69,16 @@ func readAttributes(src attributeSource, path string, dir, userXattr bool, buf [
 		}
 		all[name] = string(buf[:n])
 	}
-	return judgeAttributes(path, all, dir, userXattr), nil
+	return judgeAttributes(path, all, dir, o), nil
 }
 
 // judgeAttributes sorts an entry's attributes into those that are part of its
-// record, marks, and those that no layer may have.
-func judgeAttributes(path string, all map[string]string, dir, userXattr bool) (a attributes) {
+// record, marks, and those that no layer may have. UserXattr tells which spelling
+// of overlay's marks the mount will read; the other spelling is refused, because
+// nothing says it never will be.
+func judgeAttributes(path string, all map[string]string, dir bool, o *Options) (a attributes) {
 	ours := overlayTrusted
-	if userXattr {
+	if o.UserXattr {
 		ours = overlayUser
 	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -88,6 +88,7 @@ func judgeAttributes(path string, all map[string]string, dir, userXattr bool) (a
 		switch rule := layer.JudgeXattr(name); {
 		case overlay && dir && name == ours+"opaque" && value == "y":
 			a.opaque = true
+		case o.CopiedUp && copyUpMark(strings.CutPrefix(name, ours)):
 		case overlay:
 			found.Kind = overlayKind(name)
 			a.diffs = append(a.diffs, found)
@@ -101,6 +102,14 @@ func judgeAttributes(path string, all map[string]string, dir, userXattr bool) (a
 		}
 	}
 	return a
+}
+
+// copyUpMark says whether a mark is one that copying up leaves: where a file came
+// from, that a directory holds such files, and the upper layer's own number.
+// They decide about inode numbers of an upper layer; of a lower one overlayfs
+// does not look at them (linux: fs/overlayfs/namei.c, readdir.c).
+func copyUpMark(name string, ours bool) bool {
+	return ours && (name == "origin" || name == "impure" || name == "uuid")
 }
 
 // rootOnly keeps what counts of the root's attributes: marks. The rest belongs
