@@ -64,6 +64,7 @@ type Agent struct {
 	// census uses it.
 	gone map[string]time.Time
 
+	enroller  enroller
 	mu        sync.Mutex
 	bypassing []bypass
 	refusals  peerRefusals

@@ -14,8 +14,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
-	"github.com/sealift/sealift/attest/certificate"
-	"github.com/sealift/sealift/attest/enroll"
 	"github.com/sealift/sealift/attest/evidence"
 	"github.com/sealift/sealift/attest/key"
 	"github.com/sealift/sealift/measure/eventlog"
@@ -91,7 +89,7 @@ func (p *prover) Prove(ctx context.Context, b evidence.Binding, v view) ([]byte,
 		Exporter: b.Exporter, SPKI: evidence.Keys{Own: b.OwnSPKI, Peer: b.PeerSPKI}, Ticket: b.Ticket,
 		AK: evidence.AK{Public: ak.Public.Public()},
 	}
-	if e.AK.Certificates, e.AK.Owner, err = p.certificates(); err != nil {
+	if e.AK.Certificates, e.AK.Owner, err = certificates(p.directory, ak.Public); err != nil {
 		return nil, err
 	}
 	props, err := p.device.Properties(ctx)
@@ -117,21 +115,6 @@ func (p *prover) Prove(ctx context.Context, b evidence.Binding, v view) ([]byte,
 		return nil, err
 	}
 	return e.Encode()
-}
-
-// certificates are what enrolment left: the AK-CA's and the owner's. A host that
-// is not enrolled has none, and its evidence says so by their absence.
-func (p *prover) certificates() (platform, owner [][]byte, err error) {
-	for kind, to := range map[certificate.Kind]*[][]byte{certificate.Platform: &platform, certificate.Owner: &owner} {
-		c, err := enroll.Load(p.directory, kind)
-		if err != nil {
-			return nil, nil, err
-		}
-		if c != nil {
-			*to = [][]byte{c.Result.Certificate}
-		}
-	}
-	return platform, owner, nil
 }
 
 // quotes is how often a quote is taken again because the PCR moved by other

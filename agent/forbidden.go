@@ -56,3 +56,12 @@ func (forbiddenService) SetPeer(context.Context, *nodev1.Peer) (*nodev1.PeerResp
 func (forbiddenService) RemovePeer(context.Context, *nodev1.Peer) (*nodev1.PeerResponse, error) {
 	return nil, deny("RemovePeer")
 }
+func (forbiddenService) EnrollBegin(context.Context, *nodev1.EnrollBeginRequest) (*nodev1.EnrollBeginResponse, error) {
+	return nil, deny("EnrollBegin")
+}
+func (forbiddenService) EnrollAnswer(context.Context, *nodev1.EnrollAnswerRequest) (*nodev1.EnrollAnswerResponse, error) {
+	return nil, deny("EnrollAnswer")
+}
+func (forbiddenService) EnrollFinish(context.Context, *nodev1.EnrollFinishRequest) (*nodev1.EnrollFinishResponse, error) {
+	return nil, deny("EnrollFinish")
+}

@@ -248,3 +248,15 @@ func (c *canned) SetPeer(context.Context, *nodev1.Peer) (*nodev1.PeerResponse, e
 func (c *canned) RemovePeer(context.Context, *nodev1.Peer) (*nodev1.PeerResponse, error) {
 	return answer[nodev1.PeerResponse](c, "remove-peer")
 }
+
+func (c *canned) EnrollBegin(context.Context, *nodev1.EnrollBeginRequest) (*nodev1.EnrollBeginResponse, error) {
+	return answer[nodev1.EnrollBeginResponse](c, "enroll-begin")
+}
+
+func (c *canned) EnrollAnswer(context.Context, *nodev1.EnrollAnswerRequest) (*nodev1.EnrollAnswerResponse, error) {
+	return answer[nodev1.EnrollAnswerResponse](c, "enroll-answer")
+}
+
+func (c *canned) EnrollFinish(context.Context, *nodev1.EnrollFinishRequest) (*nodev1.EnrollFinishResponse, error) {
+	return answer[nodev1.EnrollFinishResponse](c, "enroll-finish")
+}

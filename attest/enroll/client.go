@@ -40,7 +40,7 @@ func (e *RefusedError) Error() string { return "CA: " + e.Message }
 // NewClient asks the CA at address, HOST:PORT, whose own certificate has the
 // SHA-256 fingerprint, in hex. Nothing else about the certificate counts.
 func NewClient(address, fingerprint string) (*Client, error) {
-	want, err := hex.DecodeString(strings.ReplaceAll(fingerprint, ":", ""))
+	want, err := hex.DecodeString(plain(fingerprint))
 	if err != nil || len(want) != sha256.Size {
 		return nil, fmt.Errorf("CA fingerprint %q: is not %d bytes of hex\nhint: sealift ca show prints it, on the CA", fingerprint, sha256.Size)
 	}
@@ -68,6 +68,11 @@ func NewClient(address, fingerprint string) (*Client, error) {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("a CA does not send elsewhere") },
 	}}, nil
+}
+
+// plain takes a fingerprint as openssl writes it, too.
+func plain(fingerprint string) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimSpace(fingerprint), ":", ""))
 }
 
 // Close ends idle connections.

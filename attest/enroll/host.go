@@ -71,7 +71,7 @@ func Check(result []byte, ak *key.Public, fingerprint string) (*Certificate, err
 	if !bytes.Equal(c.Statement.Name, ak.Name()) || !c.Statement.Key.Equal(ak.Key()) {
 		return nil, errors.New("enrolment result: the certificate is for another key than this host's")
 	}
-	if fingerprint != "" && c.Fingerprint() != fingerprint {
+	if fingerprint != "" && c.Fingerprint() != plain(fingerprint) {
 		return nil, fmt.Errorf("enrolment result: the CA's certificate is %s, not %s\nhint: compare with sealift ca show, on the CA", c.Fingerprint(), fingerprint)
 	}
 	return c, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	"github.com/google/go-tpm/tpm2"
@@ -23,6 +24,7 @@ type AK struct {
 	*Public
 
 	dev      tpm.Device
+	dir      string
 	template tpm2.TPMTPublic
 
 	mu sync.Mutex
@@ -69,7 +71,7 @@ type OtherTPMError struct {
 
 func (e *OtherTPMError) Error() string {
 	return fmt.Sprintf("TPM %s: attestation key is %x, was %x: the TPM was cleared, or it is another one\nhint: certificates of the old key are worth nothing here; remove %s and enrol again",
-		e.Device, e.After, e.Before, e.Dir)
+		e.Device, e.After, e.Before, filepath.Join(e.Dir, publicFile))
 }
 
 // Open makes this host's attestation key, or finds it again: dir keeps its seed
@@ -84,7 +86,7 @@ func Open(ctx context.Context, dev tpm.Device, dir string) (*AK, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &AK{dev: dev, template: akTemplate(s)}
+	a := &AK{dev: dev, dir: dir, template: akTemplate(s)}
 	type made struct {
 		public *Public
 		saved  *tpm2.TPMSContext
@@ -174,7 +176,7 @@ func (a *AK) load(t transport.TPM) (tpm2.AuthHandle, error) {
 		return tpm2.AuthHandle{}, err
 	}
 	if !bytes.Equal(public.name, a.name) {
-		return tpm2.AuthHandle{}, &OtherTPMError{Device: a.dev.Path(), Before: a.name, After: public.name}
+		return tpm2.AuthHandle{}, &OtherTPMError{Device: a.dev.Path(), Dir: a.dir, Before: a.name, After: public.name}
 	}
 	a.mu.Lock()
 	a.saved = saved

@@ -92,6 +92,382 @@ func (ReportKind) EnumDescriptor() ([]byte, []int) {
 	return file_api_node_v1_node_proto_rawDescGZIP(), []int{0}
 }
 
+type EnrollBeginRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the host wants to be called; empty: as in the certificate it has.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// What admits it at a CA on a network, if anything.
+	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// The certificate wanted: "platform" (or empty) or "owner".
+	Kind          string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrollBeginRequest) Reset() {
+	*x = EnrollBeginRequest{}
+	mi := &file_api_node_v1_node_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollBeginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollBeginRequest) ProtoMessage() {}
+
+func (x *EnrollBeginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollBeginRequest.ProtoReflect.Descriptor instead.
+func (*EnrollBeginRequest) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *EnrollBeginRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *EnrollBeginRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *EnrollBeginRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+type EnrollBeginResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Request []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	Host    string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// SHA-256 of the endorsement key's SubjectPublicKeyInfo.
+	EndorsementKey []byte `protobuf:"bytes,3,opt,name=endorsement_key,json=endorsementKey,proto3" json:"endorsement_key,omitempty"`
+	// Why the TPM's own certificate for that key is not in the request.
+	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrollBeginResponse) Reset() {
+	*x = EnrollBeginResponse{}
+	mi := &file_api_node_v1_node_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollBeginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollBeginResponse) ProtoMessage() {}
+
+func (x *EnrollBeginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollBeginResponse.ProtoReflect.Descriptor instead.
+func (*EnrollBeginResponse) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *EnrollBeginResponse) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *EnrollBeginResponse) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *EnrollBeginResponse) GetEndorsementKey() []byte {
+	if x != nil {
+		return x.EndorsementKey
+	}
+	return nil
+}
+
+func (x *EnrollBeginResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type EnrollAnswerRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Challenge []byte                 `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// The name that was asked for.
+	Host          string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrollAnswerRequest) Reset() {
+	*x = EnrollAnswerRequest{}
+	mi := &file_api_node_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollAnswerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollAnswerRequest) ProtoMessage() {}
+
+func (x *EnrollAnswerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollAnswerRequest.ProtoReflect.Descriptor instead.
+func (*EnrollAnswerRequest) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *EnrollAnswerRequest) GetChallenge() []byte {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+func (x *EnrollAnswerRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+type EnrollAnswerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answer        []byte                 `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrollAnswerResponse) Reset() {
+	*x = EnrollAnswerResponse{}
+	mi := &file_api_node_v1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollAnswerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollAnswerResponse) ProtoMessage() {}
+
+func (x *EnrollAnswerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollAnswerResponse.ProtoReflect.Descriptor instead.
+func (*EnrollAnswerResponse) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *EnrollAnswerResponse) GetAnswer() []byte {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+type EnrollFinishRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Result []byte                 `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	// SHA-256 of the certificate of the CA it must be by, in hex; empty: any.
+	AuthorityFingerprint string `protobuf:"bytes,2,opt,name=authority_fingerprint,json=authorityFingerprint,proto3" json:"authority_fingerprint,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *EnrollFinishRequest) Reset() {
+	*x = EnrollFinishRequest{}
+	mi := &file_api_node_v1_node_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollFinishRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollFinishRequest) ProtoMessage() {}
+
+func (x *EnrollFinishRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollFinishRequest.ProtoReflect.Descriptor instead.
+func (*EnrollFinishRequest) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *EnrollFinishRequest) GetResult() []byte {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *EnrollFinishRequest) GetAuthorityFingerprint() string {
+	if x != nil {
+		return x.AuthorityFingerprint
+	}
+	return ""
+}
+
+type EnrollFinishResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Host  string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Class string                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"`
+	// "platform" or "owner".
+	Kind                 string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Serial               string `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
+	Authority            string `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"`
+	AuthorityFingerprint string `protobuf:"bytes,6,opt,name=authority_fingerprint,json=authorityFingerprint,proto3" json:"authority_fingerprint,omitempty"`
+	NotAfterUnix         int64  `protobuf:"varint,7,opt,name=not_after_unix,json=notAfterUnix,proto3" json:"not_after_unix,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *EnrollFinishResponse) Reset() {
+	*x = EnrollFinishResponse{}
+	mi := &file_api_node_v1_node_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollFinishResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollFinishResponse) ProtoMessage() {}
+
+func (x *EnrollFinishResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_node_v1_node_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollFinishResponse.ProtoReflect.Descriptor instead.
+func (*EnrollFinishResponse) Descriptor() ([]byte, []int) {
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *EnrollFinishResponse) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *EnrollFinishResponse) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *EnrollFinishResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *EnrollFinishResponse) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *EnrollFinishResponse) GetAuthority() string {
+	if x != nil {
+		return x.Authority
+	}
+	return ""
+}
+
+func (x *EnrollFinishResponse) GetAuthorityFingerprint() string {
+	if x != nil {
+		return x.AuthorityFingerprint
+	}
+	return ""
+}
+
+func (x *EnrollFinishResponse) GetNotAfterUnix() int64 {
+	if x != nil {
+		return x.NotAfterUnix
+	}
+	return 0
+}
+
 type AttestRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The verifier's nonce, at most 64 bytes. Empty: freshness is unproven.
@@ -111,7 +487,7 @@ type AttestRequest struct {
 
 func (x *AttestRequest) Reset() {
 	*x = AttestRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[0]
+	mi := &file_api_node_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -123,7 +499,7 @@ func (x *AttestRequest) String() string {
 func (*AttestRequest) ProtoMessage() {}
 
 func (x *AttestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[0]
+	mi := &file_api_node_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -136,7 +512,7 @@ func (x *AttestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestRequest.ProtoReflect.Descriptor instead.
 func (*AttestRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{0}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AttestRequest) GetNonce() []byte {
@@ -183,7 +559,7 @@ type AttestPart struct {
 
 func (x *AttestPart) Reset() {
 	*x = AttestPart{}
-	mi := &file_api_node_v1_node_proto_msgTypes[1]
+	mi := &file_api_node_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -195,7 +571,7 @@ func (x *AttestPart) String() string {
 func (*AttestPart) ProtoMessage() {}
 
 func (x *AttestPart) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[1]
+	mi := &file_api_node_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -208,7 +584,7 @@ func (x *AttestPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestPart.ProtoReflect.Descriptor instead.
 func (*AttestPart) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{1}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AttestPart) GetData() []byte {
@@ -230,7 +606,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_api_node_v1_node_proto_msgTypes[2]
+	mi := &file_api_node_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -242,7 +618,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[2]
+	mi := &file_api_node_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -255,7 +631,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Peer) GetName() string {
@@ -280,7 +656,7 @@ type PeerResponse struct {
 
 func (x *PeerResponse) Reset() {
 	*x = PeerResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[3]
+	mi := &file_api_node_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -292,7 +668,7 @@ func (x *PeerResponse) String() string {
 func (*PeerResponse) ProtoMessage() {}
 
 func (x *PeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[3]
+	mi := &file_api_node_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -305,7 +681,7 @@ func (x *PeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerResponse.ProtoReflect.Descriptor instead.
 func (*PeerResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 type WatchPeersRequest struct {
@@ -321,7 +697,7 @@ type WatchPeersRequest struct {
 
 func (x *WatchPeersRequest) Reset() {
 	*x = WatchPeersRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[4]
+	mi := &file_api_node_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -333,7 +709,7 @@ func (x *WatchPeersRequest) String() string {
 func (*WatchPeersRequest) ProtoMessage() {}
 
 func (x *WatchPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[4]
+	mi := &file_api_node_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -346,7 +722,7 @@ func (x *WatchPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPeersRequest.ProtoReflect.Descriptor instead.
 func (*WatchPeersRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WatchPeersRequest) GetName() string {
@@ -387,7 +763,7 @@ type PeerState struct {
 
 func (x *PeerState) Reset() {
 	*x = PeerState{}
-	mi := &file_api_node_v1_node_proto_msgTypes[5]
+	mi := &file_api_node_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -399,7 +775,7 @@ func (x *PeerState) String() string {
 func (*PeerState) ProtoMessage() {}
 
 func (x *PeerState) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[5]
+	mi := &file_api_node_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -412,7 +788,7 @@ func (x *PeerState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerState.ProtoReflect.Descriptor instead.
 func (*PeerState) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PeerState) GetPeer() *Peer {
@@ -470,7 +846,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[6]
+	mi := &file_api_node_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +858,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[6]
+	mi := &file_api_node_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +871,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HelloRequest) GetVersion() uint32 {
@@ -530,7 +906,7 @@ type HelloResponse struct {
 
 func (x *HelloResponse) Reset() {
 	*x = HelloResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[7]
+	mi := &file_api_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +918,7 @@ func (x *HelloResponse) String() string {
 func (*HelloResponse) ProtoMessage() {}
 
 func (x *HelloResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[7]
+	mi := &file_api_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +931,7 @@ func (x *HelloResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloResponse.ProtoReflect.Descriptor instead.
 func (*HelloResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HelloResponse) GetVersion() uint32 {
@@ -584,7 +960,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_api_node_v1_node_proto_msgTypes[8]
+	mi := &file_api_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -596,7 +972,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[8]
+	mi := &file_api_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -609,7 +985,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Mount) GetType() string {
@@ -665,7 +1041,7 @@ type LaunchRequest struct {
 
 func (x *LaunchRequest) Reset() {
 	*x = LaunchRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[9]
+	mi := &file_api_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +1053,7 @@ func (x *LaunchRequest) String() string {
 func (*LaunchRequest) ProtoMessage() {}
 
 func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[9]
+	mi := &file_api_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +1066,7 @@ func (x *LaunchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchRequest.ProtoReflect.Descriptor instead.
 func (*LaunchRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LaunchRequest) GetNamespace() string {
@@ -776,7 +1152,7 @@ type LaunchResponse struct {
 
 func (x *LaunchResponse) Reset() {
 	*x = LaunchResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[10]
+	mi := &file_api_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +1164,7 @@ func (x *LaunchResponse) String() string {
 func (*LaunchResponse) ProtoMessage() {}
 
 func (x *LaunchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[10]
+	mi := &file_api_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +1177,7 @@ func (x *LaunchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaunchResponse.ProtoReflect.Descriptor instead.
 func (*LaunchResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LaunchResponse) GetOutcome() isLaunchResponse_Outcome {
@@ -857,7 +1233,7 @@ type Committed struct {
 
 func (x *Committed) Reset() {
 	*x = Committed{}
-	mi := &file_api_node_v1_node_proto_msgTypes[11]
+	mi := &file_api_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +1245,7 @@ func (x *Committed) String() string {
 func (*Committed) ProtoMessage() {}
 
 func (x *Committed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[11]
+	mi := &file_api_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +1258,7 @@ func (x *Committed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Committed.ProtoReflect.Descriptor instead.
 func (*Committed) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Committed) GetSeq() uint64 {
@@ -910,7 +1286,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_api_node_v1_node_proto_msgTypes[12]
+	mi := &file_api_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +1298,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[12]
+	mi := &file_api_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +1311,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Refused) GetSeq() uint64 {
@@ -972,7 +1348,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_api_node_v1_node_proto_msgTypes[13]
+	mi := &file_api_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1360,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[13]
+	mi := &file_api_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1373,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Reason) GetCode() string {
@@ -1075,7 +1451,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[14]
+	mi := &file_api_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1463,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[14]
+	mi := &file_api_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1476,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReportRequest) GetNamespace() string {
@@ -1175,7 +1551,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[15]
+	mi := &file_api_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1563,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[15]
+	mi := &file_api_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1576,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReportResponse) GetSeq() uint64 {
@@ -1218,7 +1594,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[16]
+	mi := &file_api_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1606,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[16]
+	mi := &file_api_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1619,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 type StatusResponse struct {
@@ -1263,7 +1639,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[17]
+	mi := &file_api_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1651,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[17]
+	mi := &file_api_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1664,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StatusResponse) GetBuild() string {
@@ -1365,7 +1741,7 @@ type Tpm struct {
 
 func (x *Tpm) Reset() {
 	*x = Tpm{}
-	mi := &file_api_node_v1_node_proto_msgTypes[18]
+	mi := &file_api_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1753,7 @@ func (x *Tpm) String() string {
 func (*Tpm) ProtoMessage() {}
 
 func (x *Tpm) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[18]
+	mi := &file_api_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1766,7 @@ func (x *Tpm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tpm.ProtoReflect.Descriptor instead.
 func (*Tpm) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Tpm) GetDevice() string {
@@ -1463,7 +1839,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_api_node_v1_node_proto_msgTypes[19]
+	mi := &file_api_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1851,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[19]
+	mi := &file_api_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1864,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Log) GetState() string {
@@ -1580,7 +1956,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_api_node_v1_node_proto_msgTypes[20]
+	mi := &file_api_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1968,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[20]
+	mi := &file_api_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1981,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Container) GetNamespace() string {
@@ -1692,7 +2068,7 @@ type ImageState struct {
 
 func (x *ImageState) Reset() {
 	*x = ImageState{}
-	mi := &file_api_node_v1_node_proto_msgTypes[21]
+	mi := &file_api_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +2080,7 @@ func (x *ImageState) String() string {
 func (*ImageState) ProtoMessage() {}
 
 func (x *ImageState) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[21]
+	mi := &file_api_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +2093,7 @@ func (x *ImageState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageState.ProtoReflect.Descriptor instead.
 func (*ImageState) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ImageState) GetNamespace() string {
@@ -1766,7 +2142,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_api_node_v1_node_proto_msgTypes[22]
+	mi := &file_api_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +2154,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[22]
+	mi := &file_api_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +2167,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Policy) GetName() string {
@@ -1830,7 +2206,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[23]
+	mi := &file_api_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +2218,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[23]
+	mi := &file_api_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +2231,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReadLogRequest) GetFollow() bool {
@@ -1904,7 +2280,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_api_node_v1_node_proto_msgTypes[24]
+	mi := &file_api_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2292,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[24]
+	mi := &file_api_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2305,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LogLine) GetSeq() uint64 {
@@ -1958,7 +2334,7 @@ type MeasureRequest struct {
 
 func (x *MeasureRequest) Reset() {
 	*x = MeasureRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[25]
+	mi := &file_api_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2346,7 @@ func (x *MeasureRequest) String() string {
 func (*MeasureRequest) ProtoMessage() {}
 
 func (x *MeasureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[25]
+	mi := &file_api_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2359,7 @@ func (x *MeasureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureRequest.ProtoReflect.Descriptor instead.
 func (*MeasureRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MeasureRequest) GetNamespace() string {
@@ -2025,7 +2401,7 @@ type MeasureUpdate struct {
 
 func (x *MeasureUpdate) Reset() {
 	*x = MeasureUpdate{}
-	mi := &file_api_node_v1_node_proto_msgTypes[26]
+	mi := &file_api_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +2413,7 @@ func (x *MeasureUpdate) String() string {
 func (*MeasureUpdate) ProtoMessage() {}
 
 func (x *MeasureUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[26]
+	mi := &file_api_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +2426,7 @@ func (x *MeasureUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureUpdate.ProtoReflect.Descriptor instead.
 func (*MeasureUpdate) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *MeasureUpdate) GetLayer() string {
@@ -2119,7 +2495,7 @@ type ImportReferenceRequest struct {
 
 func (x *ImportReferenceRequest) Reset() {
 	*x = ImportReferenceRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[27]
+	mi := &file_api_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2131,7 +2507,7 @@ func (x *ImportReferenceRequest) String() string {
 func (*ImportReferenceRequest) ProtoMessage() {}
 
 func (x *ImportReferenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[27]
+	mi := &file_api_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2144,7 +2520,7 @@ func (x *ImportReferenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportReferenceRequest.ProtoReflect.Descriptor instead.
 func (*ImportReferenceRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ImportReferenceRequest) GetEnvelope() []byte {
@@ -2165,7 +2541,7 @@ type ImportReferenceResponse struct {
 
 func (x *ImportReferenceResponse) Reset() {
 	*x = ImportReferenceResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[28]
+	mi := &file_api_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2553,7 @@ func (x *ImportReferenceResponse) String() string {
 func (*ImportReferenceResponse) ProtoMessage() {}
 
 func (x *ImportReferenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[28]
+	mi := &file_api_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2566,7 @@ func (x *ImportReferenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportReferenceResponse.ProtoReflect.Descriptor instead.
 func (*ImportReferenceResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ImportReferenceResponse) GetName() string {
@@ -2226,7 +2602,7 @@ type ExplainPolicyRequest struct {
 
 func (x *ExplainPolicyRequest) Reset() {
 	*x = ExplainPolicyRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[29]
+	mi := &file_api_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2238,7 +2614,7 @@ func (x *ExplainPolicyRequest) String() string {
 func (*ExplainPolicyRequest) ProtoMessage() {}
 
 func (x *ExplainPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[29]
+	mi := &file_api_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2251,7 +2627,7 @@ func (x *ExplainPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExplainPolicyRequest) GetNamespace() string {
@@ -2295,7 +2671,7 @@ type ExplainPolicyResponse struct {
 
 func (x *ExplainPolicyResponse) Reset() {
 	*x = ExplainPolicyResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[30]
+	mi := &file_api_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2683,7 @@ func (x *ExplainPolicyResponse) String() string {
 func (*ExplainPolicyResponse) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[30]
+	mi := &file_api_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2696,7 @@ func (x *ExplainPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExplainPolicyResponse) GetEffective() string {
@@ -2355,7 +2731,7 @@ type AcknowledgeRequest struct {
 
 func (x *AcknowledgeRequest) Reset() {
 	*x = AcknowledgeRequest{}
-	mi := &file_api_node_v1_node_proto_msgTypes[31]
+	mi := &file_api_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2367,7 +2743,7 @@ func (x *AcknowledgeRequest) String() string {
 func (*AcknowledgeRequest) ProtoMessage() {}
 
 func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[31]
+	mi := &file_api_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2380,7 +2756,7 @@ func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeRequest) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AcknowledgeRequest) GetState() string {
@@ -2406,7 +2782,7 @@ type AcknowledgeResponse struct {
 
 func (x *AcknowledgeResponse) Reset() {
 	*x = AcknowledgeResponse{}
-	mi := &file_api_node_v1_node_proto_msgTypes[32]
+	mi := &file_api_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2794,7 @@ func (x *AcknowledgeResponse) String() string {
 func (*AcknowledgeResponse) ProtoMessage() {}
 
 func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_node_v1_node_proto_msgTypes[32]
+	mi := &file_api_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2807,7 @@ func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeResponse) Descriptor() ([]byte, []int) {
-	return file_api_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_api_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AcknowledgeResponse) GetSeq() uint64 {
@@ -2445,7 +2821,32 @@ var File_api_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_api_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x16api/node/v1/node.proto\x12\x0fsealift.node.v1\"\x8b\x01\n" +
+	"\x16api/node/v1/node.proto\x12\x0fsealift.node.v1\"R\n" +
+	"\x12EnrollBeginRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\"\x86\x01\n" +
+	"\x13EnrollBeginResponse\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\fR\arequest\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12'\n" +
+	"\x0fendorsement_key\x18\x03 \x01(\fR\x0eendorsementKey\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\"G\n" +
+	"\x13EnrollAnswerRequest\x12\x1c\n" +
+	"\tchallenge\x18\x01 \x01(\fR\tchallenge\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\".\n" +
+	"\x14EnrollAnswerResponse\x12\x16\n" +
+	"\x06answer\x18\x01 \x01(\fR\x06answer\"b\n" +
+	"\x13EnrollFinishRequest\x12\x16\n" +
+	"\x06result\x18\x01 \x01(\fR\x06result\x123\n" +
+	"\x15authority_fingerprint\x18\x02 \x01(\tR\x14authorityFingerprint\"\xe5\x01\n" +
+	"\x14EnrollFinishResponse\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
+	"\x05class\x18\x02 \x01(\tR\x05class\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06serial\x18\x04 \x01(\tR\x06serial\x12\x1c\n" +
+	"\tauthority\x18\x05 \x01(\tR\tauthority\x123\n" +
+	"\x15authority_fingerprint\x18\x06 \x01(\tR\x14authorityFingerprint\x12$\n" +
+	"\x0enot_after_unix\x18\a \x01(\x03R\fnotAfterUnix\"\x8b\x01\n" +
 	"\rAttestRequest\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x1c\n" +
@@ -2645,7 +3046,8 @@ const file_api_node_v1_node_proto_rawDesc = "" +
 	"\x10REPORT_KIND_EXIT\x10\x05\x12\x17\n" +
 	"\x13REPORT_KIND_DELETED\x10\x06\x12\x1d\n" +
 	"\x19REPORT_KIND_CREATE_FAILED\x10\a\x12\x19\n" +
-	"\x15REPORT_KIND_EXEC_EXIT\x10\b2\x83\b\n" +
+	"\x15REPORT_KIND_EXEC_EXIT\x10\b2\x97\n" +
+	"\n" +
 	"\x04Node\x12F\n" +
 	"\x05Hello\x12\x1d.sealift.node.v1.HelloRequest\x1a\x1e.sealift.node.v1.HelloResponse\x12I\n" +
 	"\x06Launch\x12\x1e.sealift.node.v1.LaunchRequest\x1a\x1f.sealift.node.v1.LaunchResponse\x12I\n" +
@@ -2661,7 +3063,10 @@ const file_api_node_v1_node_proto_rawDesc = "" +
 	"WatchPeers\x12\".sealift.node.v1.WatchPeersRequest\x1a\x1a.sealift.node.v1.PeerState0\x01\x12?\n" +
 	"\aSetPeer\x12\x15.sealift.node.v1.Peer\x1a\x1d.sealift.node.v1.PeerResponse\x12B\n" +
 	"\n" +
-	"RemovePeer\x12\x15.sealift.node.v1.Peer\x1a\x1d.sealift.node.v1.PeerResponseB/Z-github.com/sealift/sealift/api/node/v1;nodev1b\x06proto3"
+	"RemovePeer\x12\x15.sealift.node.v1.Peer\x1a\x1d.sealift.node.v1.PeerResponse\x12X\n" +
+	"\vEnrollBegin\x12#.sealift.node.v1.EnrollBeginRequest\x1a$.sealift.node.v1.EnrollBeginResponse\x12[\n" +
+	"\fEnrollAnswer\x12$.sealift.node.v1.EnrollAnswerRequest\x1a%.sealift.node.v1.EnrollAnswerResponse\x12[\n" +
+	"\fEnrollFinish\x12$.sealift.node.v1.EnrollFinishRequest\x1a%.sealift.node.v1.EnrollFinishResponseB/Z-github.com/sealift/sealift/api/node/v1;nodev1b\x06proto3"
 
 var (
 	file_api_node_v1_node_proto_rawDescOnce sync.Once
@@ -2676,91 +3081,103 @@ func file_api_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_api_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_api_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_api_node_v1_node_proto_goTypes = []any{
 	(ReportKind)(0),                 // 0: sealift.node.v1.ReportKind
-	(*AttestRequest)(nil),           // 1: sealift.node.v1.AttestRequest
-	(*AttestPart)(nil),              // 2: sealift.node.v1.AttestPart
-	(*Peer)(nil),                    // 3: sealift.node.v1.Peer
-	(*PeerResponse)(nil),            // 4: sealift.node.v1.PeerResponse
-	(*WatchPeersRequest)(nil),       // 5: sealift.node.v1.WatchPeersRequest
-	(*PeerState)(nil),               // 6: sealift.node.v1.PeerState
-	(*HelloRequest)(nil),            // 7: sealift.node.v1.HelloRequest
-	(*HelloResponse)(nil),           // 8: sealift.node.v1.HelloResponse
-	(*Mount)(nil),                   // 9: sealift.node.v1.Mount
-	(*LaunchRequest)(nil),           // 10: sealift.node.v1.LaunchRequest
-	(*LaunchResponse)(nil),          // 11: sealift.node.v1.LaunchResponse
-	(*Committed)(nil),               // 12: sealift.node.v1.Committed
-	(*Refused)(nil),                 // 13: sealift.node.v1.Refused
-	(*Reason)(nil),                  // 14: sealift.node.v1.Reason
-	(*ReportRequest)(nil),           // 15: sealift.node.v1.ReportRequest
-	(*ReportResponse)(nil),          // 16: sealift.node.v1.ReportResponse
-	(*StatusRequest)(nil),           // 17: sealift.node.v1.StatusRequest
-	(*StatusResponse)(nil),          // 18: sealift.node.v1.StatusResponse
-	(*Tpm)(nil),                     // 19: sealift.node.v1.Tpm
-	(*Log)(nil),                     // 20: sealift.node.v1.Log
-	(*Container)(nil),               // 21: sealift.node.v1.Container
-	(*ImageState)(nil),              // 22: sealift.node.v1.ImageState
-	(*Policy)(nil),                  // 23: sealift.node.v1.Policy
-	(*ReadLogRequest)(nil),          // 24: sealift.node.v1.ReadLogRequest
-	(*LogLine)(nil),                 // 25: sealift.node.v1.LogLine
-	(*MeasureRequest)(nil),          // 26: sealift.node.v1.MeasureRequest
-	(*MeasureUpdate)(nil),           // 27: sealift.node.v1.MeasureUpdate
-	(*ImportReferenceRequest)(nil),  // 28: sealift.node.v1.ImportReferenceRequest
-	(*ImportReferenceResponse)(nil), // 29: sealift.node.v1.ImportReferenceResponse
-	(*ExplainPolicyRequest)(nil),    // 30: sealift.node.v1.ExplainPolicyRequest
-	(*ExplainPolicyResponse)(nil),   // 31: sealift.node.v1.ExplainPolicyResponse
-	(*AcknowledgeRequest)(nil),      // 32: sealift.node.v1.AcknowledgeRequest
-	(*AcknowledgeResponse)(nil),     // 33: sealift.node.v1.AcknowledgeResponse
-	nil,                             // 34: sealift.node.v1.Tpm.ValuesEntry
-	nil,                             // 35: sealift.node.v1.ExplainPolicyRequest.LabelsEntry
+	(*EnrollBeginRequest)(nil),      // 1: sealift.node.v1.EnrollBeginRequest
+	(*EnrollBeginResponse)(nil),     // 2: sealift.node.v1.EnrollBeginResponse
+	(*EnrollAnswerRequest)(nil),     // 3: sealift.node.v1.EnrollAnswerRequest
+	(*EnrollAnswerResponse)(nil),    // 4: sealift.node.v1.EnrollAnswerResponse
+	(*EnrollFinishRequest)(nil),     // 5: sealift.node.v1.EnrollFinishRequest
+	(*EnrollFinishResponse)(nil),    // 6: sealift.node.v1.EnrollFinishResponse
+	(*AttestRequest)(nil),           // 7: sealift.node.v1.AttestRequest
+	(*AttestPart)(nil),              // 8: sealift.node.v1.AttestPart
+	(*Peer)(nil),                    // 9: sealift.node.v1.Peer
+	(*PeerResponse)(nil),            // 10: sealift.node.v1.PeerResponse
+	(*WatchPeersRequest)(nil),       // 11: sealift.node.v1.WatchPeersRequest
+	(*PeerState)(nil),               // 12: sealift.node.v1.PeerState
+	(*HelloRequest)(nil),            // 13: sealift.node.v1.HelloRequest
+	(*HelloResponse)(nil),           // 14: sealift.node.v1.HelloResponse
+	(*Mount)(nil),                   // 15: sealift.node.v1.Mount
+	(*LaunchRequest)(nil),           // 16: sealift.node.v1.LaunchRequest
+	(*LaunchResponse)(nil),          // 17: sealift.node.v1.LaunchResponse
+	(*Committed)(nil),               // 18: sealift.node.v1.Committed
+	(*Refused)(nil),                 // 19: sealift.node.v1.Refused
+	(*Reason)(nil),                  // 20: sealift.node.v1.Reason
+	(*ReportRequest)(nil),           // 21: sealift.node.v1.ReportRequest
+	(*ReportResponse)(nil),          // 22: sealift.node.v1.ReportResponse
+	(*StatusRequest)(nil),           // 23: sealift.node.v1.StatusRequest
+	(*StatusResponse)(nil),          // 24: sealift.node.v1.StatusResponse
+	(*Tpm)(nil),                     // 25: sealift.node.v1.Tpm
+	(*Log)(nil),                     // 26: sealift.node.v1.Log
+	(*Container)(nil),               // 27: sealift.node.v1.Container
+	(*ImageState)(nil),              // 28: sealift.node.v1.ImageState
+	(*Policy)(nil),                  // 29: sealift.node.v1.Policy
+	(*ReadLogRequest)(nil),          // 30: sealift.node.v1.ReadLogRequest
+	(*LogLine)(nil),                 // 31: sealift.node.v1.LogLine
+	(*MeasureRequest)(nil),          // 32: sealift.node.v1.MeasureRequest
+	(*MeasureUpdate)(nil),           // 33: sealift.node.v1.MeasureUpdate
+	(*ImportReferenceRequest)(nil),  // 34: sealift.node.v1.ImportReferenceRequest
+	(*ImportReferenceResponse)(nil), // 35: sealift.node.v1.ImportReferenceResponse
+	(*ExplainPolicyRequest)(nil),    // 36: sealift.node.v1.ExplainPolicyRequest
+	(*ExplainPolicyResponse)(nil),   // 37: sealift.node.v1.ExplainPolicyResponse
+	(*AcknowledgeRequest)(nil),      // 38: sealift.node.v1.AcknowledgeRequest
+	(*AcknowledgeResponse)(nil),     // 39: sealift.node.v1.AcknowledgeResponse
+	nil,                             // 40: sealift.node.v1.Tpm.ValuesEntry
+	nil,                             // 41: sealift.node.v1.ExplainPolicyRequest.LabelsEntry
 }
 var file_api_node_v1_node_proto_depIdxs = []int32{
-	3,  // 0: sealift.node.v1.PeerState.peer:type_name -> sealift.node.v1.Peer
-	14, // 1: sealift.node.v1.PeerState.reasons:type_name -> sealift.node.v1.Reason
-	9,  // 2: sealift.node.v1.LaunchRequest.rootfs:type_name -> sealift.node.v1.Mount
-	12, // 3: sealift.node.v1.LaunchResponse.committed:type_name -> sealift.node.v1.Committed
-	13, // 4: sealift.node.v1.LaunchResponse.refused:type_name -> sealift.node.v1.Refused
-	14, // 5: sealift.node.v1.Committed.would_refuse:type_name -> sealift.node.v1.Reason
-	14, // 6: sealift.node.v1.Refused.reasons:type_name -> sealift.node.v1.Reason
+	9,  // 0: sealift.node.v1.PeerState.peer:type_name -> sealift.node.v1.Peer
+	20, // 1: sealift.node.v1.PeerState.reasons:type_name -> sealift.node.v1.Reason
+	15, // 2: sealift.node.v1.LaunchRequest.rootfs:type_name -> sealift.node.v1.Mount
+	18, // 3: sealift.node.v1.LaunchResponse.committed:type_name -> sealift.node.v1.Committed
+	19, // 4: sealift.node.v1.LaunchResponse.refused:type_name -> sealift.node.v1.Refused
+	20, // 5: sealift.node.v1.Committed.would_refuse:type_name -> sealift.node.v1.Reason
+	20, // 6: sealift.node.v1.Refused.reasons:type_name -> sealift.node.v1.Reason
 	0,  // 7: sealift.node.v1.ReportRequest.kind:type_name -> sealift.node.v1.ReportKind
-	19, // 8: sealift.node.v1.StatusResponse.tpm:type_name -> sealift.node.v1.Tpm
-	20, // 9: sealift.node.v1.StatusResponse.log:type_name -> sealift.node.v1.Log
-	21, // 10: sealift.node.v1.StatusResponse.containers:type_name -> sealift.node.v1.Container
-	21, // 11: sealift.node.v1.StatusResponse.bypassing:type_name -> sealift.node.v1.Container
-	22, // 12: sealift.node.v1.StatusResponse.images:type_name -> sealift.node.v1.ImageState
-	23, // 13: sealift.node.v1.StatusResponse.policies:type_name -> sealift.node.v1.Policy
-	34, // 14: sealift.node.v1.Tpm.values:type_name -> sealift.node.v1.Tpm.ValuesEntry
-	14, // 15: sealift.node.v1.MeasureUpdate.reasons:type_name -> sealift.node.v1.Reason
-	35, // 16: sealift.node.v1.ExplainPolicyRequest.labels:type_name -> sealift.node.v1.ExplainPolicyRequest.LabelsEntry
-	7,  // 17: sealift.node.v1.Node.Hello:input_type -> sealift.node.v1.HelloRequest
-	10, // 18: sealift.node.v1.Node.Launch:input_type -> sealift.node.v1.LaunchRequest
-	15, // 19: sealift.node.v1.Node.Report:input_type -> sealift.node.v1.ReportRequest
-	17, // 20: sealift.node.v1.Node.Status:input_type -> sealift.node.v1.StatusRequest
-	24, // 21: sealift.node.v1.Node.ReadLog:input_type -> sealift.node.v1.ReadLogRequest
-	26, // 22: sealift.node.v1.Node.Measure:input_type -> sealift.node.v1.MeasureRequest
-	28, // 23: sealift.node.v1.Node.ImportReference:input_type -> sealift.node.v1.ImportReferenceRequest
-	30, // 24: sealift.node.v1.Node.ExplainPolicy:input_type -> sealift.node.v1.ExplainPolicyRequest
-	32, // 25: sealift.node.v1.Node.Acknowledge:input_type -> sealift.node.v1.AcknowledgeRequest
-	1,  // 26: sealift.node.v1.Node.Attest:input_type -> sealift.node.v1.AttestRequest
-	5,  // 27: sealift.node.v1.Node.WatchPeers:input_type -> sealift.node.v1.WatchPeersRequest
-	3,  // 28: sealift.node.v1.Node.SetPeer:input_type -> sealift.node.v1.Peer
-	3,  // 29: sealift.node.v1.Node.RemovePeer:input_type -> sealift.node.v1.Peer
-	8,  // 30: sealift.node.v1.Node.Hello:output_type -> sealift.node.v1.HelloResponse
-	11, // 31: sealift.node.v1.Node.Launch:output_type -> sealift.node.v1.LaunchResponse
-	16, // 32: sealift.node.v1.Node.Report:output_type -> sealift.node.v1.ReportResponse
-	18, // 33: sealift.node.v1.Node.Status:output_type -> sealift.node.v1.StatusResponse
-	25, // 34: sealift.node.v1.Node.ReadLog:output_type -> sealift.node.v1.LogLine
-	27, // 35: sealift.node.v1.Node.Measure:output_type -> sealift.node.v1.MeasureUpdate
-	29, // 36: sealift.node.v1.Node.ImportReference:output_type -> sealift.node.v1.ImportReferenceResponse
-	31, // 37: sealift.node.v1.Node.ExplainPolicy:output_type -> sealift.node.v1.ExplainPolicyResponse
-	33, // 38: sealift.node.v1.Node.Acknowledge:output_type -> sealift.node.v1.AcknowledgeResponse
-	2,  // 39: sealift.node.v1.Node.Attest:output_type -> sealift.node.v1.AttestPart
-	6,  // 40: sealift.node.v1.Node.WatchPeers:output_type -> sealift.node.v1.PeerState
-	4,  // 41: sealift.node.v1.Node.SetPeer:output_type -> sealift.node.v1.PeerResponse
-	4,  // 42: sealift.node.v1.Node.RemovePeer:output_type -> sealift.node.v1.PeerResponse
-	30, // [30:43] is the sub-list for method output_type
-	17, // [17:30] is the sub-list for method input_type
+	25, // 8: sealift.node.v1.StatusResponse.tpm:type_name -> sealift.node.v1.Tpm
+	26, // 9: sealift.node.v1.StatusResponse.log:type_name -> sealift.node.v1.Log
+	27, // 10: sealift.node.v1.StatusResponse.containers:type_name -> sealift.node.v1.Container
+	27, // 11: sealift.node.v1.StatusResponse.bypassing:type_name -> sealift.node.v1.Container
+	28, // 12: sealift.node.v1.StatusResponse.images:type_name -> sealift.node.v1.ImageState
+	29, // 13: sealift.node.v1.StatusResponse.policies:type_name -> sealift.node.v1.Policy
+	40, // 14: sealift.node.v1.Tpm.values:type_name -> sealift.node.v1.Tpm.ValuesEntry
+	20, // 15: sealift.node.v1.MeasureUpdate.reasons:type_name -> sealift.node.v1.Reason
+	41, // 16: sealift.node.v1.ExplainPolicyRequest.labels:type_name -> sealift.node.v1.ExplainPolicyRequest.LabelsEntry
+	13, // 17: sealift.node.v1.Node.Hello:input_type -> sealift.node.v1.HelloRequest
+	16, // 18: sealift.node.v1.Node.Launch:input_type -> sealift.node.v1.LaunchRequest
+	21, // 19: sealift.node.v1.Node.Report:input_type -> sealift.node.v1.ReportRequest
+	23, // 20: sealift.node.v1.Node.Status:input_type -> sealift.node.v1.StatusRequest
+	30, // 21: sealift.node.v1.Node.ReadLog:input_type -> sealift.node.v1.ReadLogRequest
+	32, // 22: sealift.node.v1.Node.Measure:input_type -> sealift.node.v1.MeasureRequest
+	34, // 23: sealift.node.v1.Node.ImportReference:input_type -> sealift.node.v1.ImportReferenceRequest
+	36, // 24: sealift.node.v1.Node.ExplainPolicy:input_type -> sealift.node.v1.ExplainPolicyRequest
+	38, // 25: sealift.node.v1.Node.Acknowledge:input_type -> sealift.node.v1.AcknowledgeRequest
+	7,  // 26: sealift.node.v1.Node.Attest:input_type -> sealift.node.v1.AttestRequest
+	11, // 27: sealift.node.v1.Node.WatchPeers:input_type -> sealift.node.v1.WatchPeersRequest
+	9,  // 28: sealift.node.v1.Node.SetPeer:input_type -> sealift.node.v1.Peer
+	9,  // 29: sealift.node.v1.Node.RemovePeer:input_type -> sealift.node.v1.Peer
+	1,  // 30: sealift.node.v1.Node.EnrollBegin:input_type -> sealift.node.v1.EnrollBeginRequest
+	3,  // 31: sealift.node.v1.Node.EnrollAnswer:input_type -> sealift.node.v1.EnrollAnswerRequest
+	5,  // 32: sealift.node.v1.Node.EnrollFinish:input_type -> sealift.node.v1.EnrollFinishRequest
+	14, // 33: sealift.node.v1.Node.Hello:output_type -> sealift.node.v1.HelloResponse
+	17, // 34: sealift.node.v1.Node.Launch:output_type -> sealift.node.v1.LaunchResponse
+	22, // 35: sealift.node.v1.Node.Report:output_type -> sealift.node.v1.ReportResponse
+	24, // 36: sealift.node.v1.Node.Status:output_type -> sealift.node.v1.StatusResponse
+	31, // 37: sealift.node.v1.Node.ReadLog:output_type -> sealift.node.v1.LogLine
+	33, // 38: sealift.node.v1.Node.Measure:output_type -> sealift.node.v1.MeasureUpdate
+	35, // 39: sealift.node.v1.Node.ImportReference:output_type -> sealift.node.v1.ImportReferenceResponse
+	37, // 40: sealift.node.v1.Node.ExplainPolicy:output_type -> sealift.node.v1.ExplainPolicyResponse
+	39, // 41: sealift.node.v1.Node.Acknowledge:output_type -> sealift.node.v1.AcknowledgeResponse
+	8,  // 42: sealift.node.v1.Node.Attest:output_type -> sealift.node.v1.AttestPart
+	12, // 43: sealift.node.v1.Node.WatchPeers:output_type -> sealift.node.v1.PeerState
+	10, // 44: sealift.node.v1.Node.SetPeer:output_type -> sealift.node.v1.PeerResponse
+	10, // 45: sealift.node.v1.Node.RemovePeer:output_type -> sealift.node.v1.PeerResponse
+	2,  // 46: sealift.node.v1.Node.EnrollBegin:output_type -> sealift.node.v1.EnrollBeginResponse
+	4,  // 47: sealift.node.v1.Node.EnrollAnswer:output_type -> sealift.node.v1.EnrollAnswerResponse
+	6,  // 48: sealift.node.v1.Node.EnrollFinish:output_type -> sealift.node.v1.EnrollFinishResponse
+	33, // [33:49] is the sub-list for method output_type
+	17, // [17:33] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -2771,7 +3188,7 @@ func file_api_node_v1_node_proto_init() {
 	if File_api_node_v1_node_proto != nil {
 		return
 	}
-	file_api_node_v1_node_proto_msgTypes[10].OneofWrappers = []any{
+	file_api_node_v1_node_proto_msgTypes[16].OneofWrappers = []any{
 		(*LaunchResponse_Committed)(nil),
 		(*LaunchResponse_Refused)(nil),
 	}
@@ -2781,7 +3198,7 @@ func file_api_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_node_v1_node_proto_rawDesc), len(file_api_node_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,9 @@ type NodeService interface {
 	WatchPeers(context.Context, *WatchPeersRequest, Node_WatchPeersServer) error
 	SetPeer(context.Context, *Peer) (*PeerResponse, error)
 	RemovePeer(context.Context, *Peer) (*PeerResponse, error)
+	EnrollBegin(context.Context, *EnrollBeginRequest) (*EnrollBeginResponse, error)
+	EnrollAnswer(context.Context, *EnrollAnswerRequest) (*EnrollAnswerResponse, error)
+	EnrollFinish(context.Context, *EnrollFinishRequest) (*EnrollFinishResponse, error)
 }
 
 type Node_ReadLogServer interface {
@@ -141,6 +144,27 @@ func RegisterNodeService(srv *ttrpc.Server, svc NodeService) {
 				}
 				return svc.RemovePeer(ctx, &req)
 			},
+			"EnrollBegin": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req EnrollBeginRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.EnrollBegin(ctx, &req)
+			},
+			"EnrollAnswer": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req EnrollAnswerRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.EnrollAnswer(ctx, &req)
+			},
+			"EnrollFinish": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req EnrollFinishRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.EnrollFinish(ctx, &req)
+			},
 		},
 		Streams: map[string]ttrpc.Stream{
 			"ReadLog": {
@@ -205,6 +229,9 @@ type NodeClient interface {
 	WatchPeers(context.Context, *WatchPeersRequest) (Node_WatchPeersClient, error)
 	SetPeer(context.Context, *Peer) (*PeerResponse, error)
 	RemovePeer(context.Context, *Peer) (*PeerResponse, error)
+	EnrollBegin(context.Context, *EnrollBeginRequest) (*EnrollBeginResponse, error)
+	EnrollAnswer(context.Context, *EnrollAnswerRequest) (*EnrollAnswerResponse, error)
+	EnrollFinish(context.Context, *EnrollFinishRequest) (*EnrollFinishResponse, error)
 }
 
 type nodeClient struct {
@@ -400,6 +427,30 @@ func (c *nodeClient) SetPeer(ctx context.Context, req *Peer) (*PeerResponse, err
 func (c *nodeClient) RemovePeer(ctx context.Context, req *Peer) (*PeerResponse, error) {
 	var resp PeerResponse
 	if err := c.client.Call(ctx, "sealift.node.v1.Node", "RemovePeer", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *nodeClient) EnrollBegin(ctx context.Context, req *EnrollBeginRequest) (*EnrollBeginResponse, error) {
+	var resp EnrollBeginResponse
+	if err := c.client.Call(ctx, "sealift.node.v1.Node", "EnrollBegin", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *nodeClient) EnrollAnswer(ctx context.Context, req *EnrollAnswerRequest) (*EnrollAnswerResponse, error) {
+	var resp EnrollAnswerResponse
+	if err := c.client.Call(ctx, "sealift.node.v1.Node", "EnrollAnswer", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *nodeClient) EnrollFinish(ctx context.Context, req *EnrollFinishRequest) (*EnrollFinishResponse, error) {
+	var resp EnrollFinishResponse
+	if err := c.client.Call(ctx, "sealift.node.v1.Node", "EnrollFinish", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil
