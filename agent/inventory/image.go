@@ -296,35 +296,3 @@ func (c *imageCache) put(d digest.Digest, i []*Image) {
 	}
 	c.m[d] = i
 }
-
-// CheckpointLayers lists the writable layers of the namespace's checkpoints:
-// layers that an index names itself, which is how containerd stores them. Their
-// DiffID is not known.
-func (d *Daemon) CheckpointLayers(ctx context.Context, ns string) ([]Layer, error) {
-	names, err := d.ImageNames(ctx, ns)
-	if err != nil {
-		return nil, err
-	}
-	var out []Layer
-	for _, name := range names {
-		target, mediaType, err := d.imageTarget(ctx, ns, name)
-		if err != nil || !isIndex(mediaType, nil) {
-			continue
-		}
-		b, err := d.metadata(ctx, ns, digest.Digest(target))
-		if err != nil {
-			continue
-		}
-		var idx ocispec.Index
-		if json.Unmarshal(b, &idx) != nil {
-			continue
-		}
-		for _, m := range idx.Manifests {
-			switch m.MediaType {
-			case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd:
-				out = append(out, Layer{Blob: m.Digest, MediaType: m.MediaType, Size: m.Size})
-			}
-		}
-	}
-	return out, nil
-}

@@ -48,7 +48,9 @@ type Finding struct {
 	// directory's owner must be.
 	userns *userns
 	owner  chain.Owner
-	signed []reference.Found
+	// measured are the image's layers, once they were all found to be that.
+	measured []*Measured
+	signed   []reference.Found
 	// clean says that the writable layer is empty, known, or the work of a
 	// container that began so.
 	clean bool

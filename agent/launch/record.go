@@ -43,6 +43,8 @@ type RootRecord struct {
 	// Upper is "none", "empty", "restart", "restored" or "unexpected".
 	Upper       string `json:"upper"`
 	UpperDigest string `json:"upper_digest,omitempty"`
+	// UpperCheckpoint is the index of the checkpoint whose writable layer it is.
+	UpperCheckpoint string `json:"upper_checkpoint,omitempty"`
 	// Class is the weakest binding class of the layers; "unmeasured" under
 	// content: off.
 	Class string `json:"class,omitempty"`

@@ -121,14 +121,10 @@ func (r *References) lookup(diffID digest.Digest) (layer.Digest, bool) {
 	return d, ok
 }
 
-// Checkpoint computes the digest of a checkpoint's writable layer, of which
+// Checkpoint computes the manifest of a checkpoint's writable layer, of which
 // only the blob's digest is known.
-func (r *References) Checkpoint(ctx context.Context, ns string, l inventory.Layer, src Tars) (layer.Digest, error) {
-	m, err := r.fromTar(ctx, ns, l, src)
-	if err != nil {
-		return layer.Digest{}, err
-	}
-	return m.Digest(), nil
+func (r *References) Checkpoint(ctx context.Context, ns string, l inventory.Layer, src Tars) (*layer.Manifest, error) {
+	return r.fromTar(ctx, ns, l, src)
 }
 
 func (r *References) once(ctx context.Context, key string, f func() (any, error)) (any, error) {

@@ -128,15 +128,14 @@ const remapHint = "remove the container and the remapped snapshot that its own s
 
 // remapped measures the layer that containerd's client put above the image's
 // by changing every owner, against what that makes of the image's layers.
-// measured are those, as they were found equal to the image's.
-func (x *Examiner) remapped(ctx context.Context, d *inventory.Daemon, ns string, measured []*Measured, f *Finding) (LayerRecord, []*nodev1.Reason) {
+func (x *Examiner) remapped(ctx context.Context, d *inventory.Daemon, ns string, f *Finding) (LayerRecord, []*nodev1.Reason) {
 	lower := f.chain.Lowers[len(f.Image.Layers)]
 	rec := LayerRecord{Class: string(tree.ClassNone)}
-	if measured == nil {
+	if f.measured == nil {
 		rec.Why = "the layers below are not the image's, so there is nothing to compare it with"
 		return rec, nil
 	}
-	m, want, err := x.remappedLayer(ctx, d, ns, lower, measured, f)
+	m, want, err := x.remappedLayer(ctx, d, ns, lower, f)
 	if err != nil {
 		return rec, []*nodev1.Reason{remapError(lower.Path(), err)}
 	}
@@ -144,7 +143,7 @@ func (x *Examiner) remapped(ctx context.Context, d *inventory.Daemon, ns string,
 	if m.Digest == want && len(m.Differences) == 0 {
 		return rec, nil
 	}
-	name := fmt.Sprintf("%d, remapped", len(measured)+1)
+	name := fmt.Sprintf("%d, remapped", len(f.measured)+1)
 	return rec, withHint(differences(name, rec.Wanted, rec.Found, m.Differences), remapHint)
 }
 
@@ -164,9 +163,15 @@ func remapError(path string, err error) *nodev1.Reason {
 	return layerError(inventory.Layer{DiffID: "remapped"}, chain.Lower{Dir: path}, err)
 }
 
-func (x *Examiner) remappedLayer(ctx context.Context, d *inventory.Daemon, ns string, lower chain.Lower, measured []*Measured, f *Finding) (*Measured, layer.Digest, error) {
-	manifest := func() (*layer.Manifest, error) { return x.overlaid(ctx, d, ns, f.Image.Layers, measured) }
-	key := chainKey(measured)
+func (x *Examiner) remappedLayer(ctx context.Context, d *inventory.Daemon, ns string, lower chain.Lower, f *Finding) (*Measured, layer.Digest, error) {
+	manifest := func() (*layer.Manifest, error) {
+		found, err := x.found(ctx, d, ns, f.Image.Layers, f.measured)
+		if err != nil {
+			return nil, err
+		}
+		return layer.Overlaid(found)
+	}
+	key := chainKey(f.measured)
 	if key != "" {
 		key += f.userns.String()
 	}
@@ -210,8 +215,8 @@ func bitsName(kept bool) string {
 	return "dropped"
 }
 
-// overlaid is what the image's layers show together.
-func (x *Examiner) overlaid(ctx context.Context, d *inventory.Daemon, ns string, image []inventory.Layer, measured []*Measured) (*layer.Manifest, error) {
+// found is what the image's layers are on the disk, bottom first.
+func (x *Examiner) found(ctx context.Context, d *inventory.Daemon, ns string, image []inventory.Layer, measured []*Measured) ([]layer.Found, error) {
 	found := make([]layer.Found, len(image))
 	for i, l := range image {
 		m, err := x.References.Manifest(ctx, ns, l, measured[i].Digest, d)
@@ -223,7 +228,7 @@ func (x *Examiner) overlaid(ctx context.Context, d *inventory.Daemon, ns string,
 		}
 		found[i] = layer.Found{Manifest: m, Implied: measured[i].Implied}
 	}
-	return layer.Overlaid(found)
+	return found, nil
 }
 
 // remapWant is what a remapped layer may measure to.

@@ -127,11 +127,11 @@ func (x *Examiner) layers(ctx context.Context, d *inventory.Daemon, req *nodev1.
 		wrong = append(wrong, r.reasons...)
 		weakest = weaker(weakest, r.class)
 	}
+	if len(wrong) == 0 {
+		f.measured = measured
+	}
 	if chowned {
-		if len(wrong) > 0 {
-			measured = nil
-		}
-		rec, reasons := x.remapped(ctx, d, req.GetNamespace(), measured, f)
+		rec, reasons := x.remapped(ctx, d, req.GetNamespace(), f)
 		f.Record.Root.Layers = append(f.Record.Root.Layers, rec)
 		wrong = append(wrong, reasons...)
 		weakest = weaker(weakest, tree.Class(rec.Class))
@@ -244,73 +244,6 @@ func differences(name, want, found string, diffs []layer.Difference) []*nodev1.R
 }
 
 func layerName(n int, l inventory.Layer) string { return fmt.Sprintf("%d %s", n+1, l.DiffID) }
-
-// upper accepts a writable layer that is empty, a checkpoint's, or the work of
-// a container that has been watched since its first start.
-func (x *Examiner) upper(ctx context.Context, d *inventory.Daemon, req *nodev1.LaunchRequest, c *inventory.Container, watched *Watched, f *Finding) {
-	if f.chain.Upper == "" {
-		if len(f.chain.Lowers) > 0 && f.chain.Lowers[len(f.chain.Lowers)-1].Dir != "" {
-			// Without an upper the topmost layer's own attributes are the root's.
-			f.rootAttributes(f.chain.Lowers[len(f.chain.Lowers)-1].Dir)
-		}
-		return
-	}
-	r, err := chain.ExamineRoot(f.chain.Upper, f.owner)
-	switch {
-	case watched.is(f.chain.Upper, r) && (err != nil || !r.Empty):
-		// Its attributes are its own work too.
-		f.Record.Root.Upper, f.clean = "restart", true
-		return
-	case err != nil:
-		f.content("upper", "writable layer "+f.chain.Upper, err)
-		f.Record.Root.Upper = "unexpected"
-		return
-	case r.Empty:
-		f.Record.Root.Upper, f.clean = "empty", true
-		return
-	}
-	found, err := x.checkpointUpper(ctx, d, req.GetNamespace(), f)
-	if err != nil {
-		f.content("upper", "writable layer "+f.chain.Upper, err)
-	}
-	if found {
-		f.Record.Root.Upper, f.clean = "restored", true
-		return
-	}
-	f.Record.Root.Upper = "unexpected"
-	f.Facts.Content = append(f.Facts.Content, &nodev1.Reason{Code: "upper-not-empty", Path: "/" + r.FirstEntry,
-		Message: "is in the writable layer before the container's first start",
-		Hint:    "recreate the container; a writable layer is accepted when it is a checkpoint's, or of a container that first started under Sealift"})
-}
-
-// checkpointUpper compares a writable layer with those of the checkpoints that
-// the namespace has.
-func (x *Examiner) checkpointUpper(ctx context.Context, d *inventory.Daemon, ns string, f *Finding) (bool, error) {
-	known, err := d.CheckpointLayers(ctx, ns)
-	if err != nil || len(known) == 0 {
-		return false, err
-	}
-	res, err := tree.Measure(ctx, f.chain.Upper, tree.Options{})
-	if err != nil {
-		return false, err
-	}
-	found := res.Manifest.Digest()
-	f.Record.Root.UpperDigest = found.String()
-	if len(res.Differences) > 0 {
-		// What no manifest can hold is in no checkpoint's either.
-		return false, &chain.Problem{Code: "upper-not-empty", Subject: "writable layer " + f.chain.Upper, Message: res.Differences[0].String()}
-	}
-	for _, l := range known {
-		want, err := x.References.Checkpoint(ctx, ns, l, d)
-		if err != nil {
-			continue // one that cannot be read is not the one this upper equals
-		}
-		if want == found {
-			return true, nil
-		}
-	}
-	return false, nil
-}
 
 func (f *Finding) rootAttributes(dir string) {
 	if _, err := chain.ExamineRoot(dir, f.owner); err != nil {
