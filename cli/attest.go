@@ -128,7 +128,9 @@ func (a *app) evidence(ctx context.Context, req *nodev1.AttestRequest) ([]byte, 
 }
 
 // writeWhole writes a file that is either whole or not there.
-func writeWhole(name string, content []byte) (err error) {
+func writeWhole(name string, content []byte) error { return writeWholeMode(name, content, 0o644) }
+
+func writeWholeMode(name string, content []byte, mode os.FileMode) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), ".sealift-")
 	if err != nil {
 		return err
@@ -141,7 +143,7 @@ func writeWhole(name string, content []byte) (err error) {
 	if _, err := f.Write(content); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), name)

@@ -73,7 +73,7 @@ Begin with "sealift doctor": it tries what this machine can hold and says what t
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
 	root.PersistentFlags().StringVar(&a.socket, "socket", node.Socket, "the agent's `socket`")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "answer in JSON")
-	root.AddCommand(a.doctor(), a.status(), a.log(), a.measure(), a.reference(), a.policy(), a.attest(), a.peer(), a.enroll(), a.ca(), a.version())
+	root.AddCommand(a.doctor(), a.status(), a.log(), a.measure(), a.reference(), a.policy(), a.attest(), a.verify(), a.peer(), a.enroll(), a.ca(), a.version())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -24,7 +24,7 @@ const (
 	No = 1
 	// Usage: the command line is wrong.
 	Usage = 2
-	// Unavailable: no agent answers.
+	// Unavailable: no agent answers. For verify: what was given cannot be judged.
 	Unavailable = 3
 	// Failed: it could not be found out or done: a file cannot be read, the TPM
 	// does not answer.
@@ -88,9 +88,13 @@ func code(err error) int {
 	var wrong *usageError
 	var answer *noError
 	var away *node.UnavailableError
+	var bad *badTrustError
+	var unusable *unusableError
 	switch {
-	case errors.As(err, &wrong), unknownCommand(err):
+	case errors.As(err, &wrong), errors.As(err, &bad), unknownCommand(err):
 		return Usage
+	case errors.As(err, &unusable):
+		return Unavailable
 	case errors.As(err, &answer):
 		return No
 	case errors.As(err, &away), errors.Is(err, ttrpc.ErrClosed):

@@ -40,7 +40,11 @@ func page(c *cobra.Command) string {
 	section("OPTIONS", options(c.NonInheritedFlags()))
 	section("COMMON OPTIONS", options(c.InheritedFlags()))
 	section("EXAMPLES", dedent(c.Example))
-	section("EXIT STATUS", exitHelp)
+	exit := exitHelp
+	if own, ok := c.Annotations["exit"]; ok {
+		exit = own
+	}
+	section("EXIT STATUS", exit)
 	if see, ok := c.Annotations["see"]; ok {
 		section("SEE ALSO", see)
 	}

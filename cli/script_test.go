@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -20,6 +21,11 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			golden, err := filepath.Abs("../attest/verify/testdata/golden")
+			e.Setenv("GOLDEN", golden)
+			return err
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "layout": layout, "agent": startAgent, "makelog": makeLog,
 		},

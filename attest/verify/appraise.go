@@ -100,6 +100,7 @@ func (a *appraisal) run() {
 		}
 	}
 	if a.past(); a.broken() {
+		a.v.Proven, a.v.Unproven = 0, 0
 		a.unjudged()
 		return
 	}

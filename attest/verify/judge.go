@@ -94,9 +94,6 @@ func (a *appraisal) judgeLog() {
 		a.answer(a.p.UnknownRecords, Configuration, "record-unknown", strings.Join(f.Strange, ","), "use a newer sealift verify",
 			"the log holds records this program does not know: %s", strings.Join(f.Strange, ", "))
 	}
-	if n := a.e.Log; n.Namespace == "" && len(f.Closed) > 0 {
-		a.refuse(Configuration, "closed", "", "ask for a tenant's view by name", "%d tenants' records are closed in what should be the whole node's view", len(f.Closed))
-	}
 	a.ownClosed(f)
 }
 
@@ -149,7 +146,7 @@ func (a *appraisal) judgeAgent() {
 	f, p := a.trail.facts, a.p
 	if f.Agent == nil {
 		if a.e.Log.Namespace != "" {
-			a.lack(Executables, "agent-closed", "the node's own view shows it; require: without executables leaves it out", "the agent's record is the node's, and closed in a tenant's view")
+			a.lack(Executables, "agent-closed", "ask for the evidence again", "the record that says which agent wrote this log is closed")
 		} else {
 			a.refuse(Executables, "agent-missing", "", "", "no record says which agent wrote this log")
 		}
@@ -226,7 +223,7 @@ func (a *appraisal) judgeContainer(c *Container) {
 			"container %s runs although enforce would have refused it: %s", name, strings.Join(c.WouldRefuse, ", "))
 	}
 	if c.Violations > 0 {
-		a.answer(p.Violations, FileSystem, "violation", name, "sealift log "+c.ID, "container %s broke its policy %d times", name, c.Violations)
+		a.answer(p.Violations, FileSystem, "violation", name, "sealift log "+c.ID, "container %s broke its policy (%d times)", name, c.Violations)
 	}
 	// A start that was refused is the system at work: nothing ran.
 	if c.State == "refused" || c.State == "deleted" {

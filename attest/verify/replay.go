@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/sealift/sealift/attest/bootlog"
 	"github.com/sealift/sealift/attest/imalog"
@@ -124,6 +125,10 @@ func (a *appraisal) readLog() (*trail, bool) {
 			continue
 		}
 		if !a.forked(t.replay.Start().Epoch, st, i) {
+			return nil, false
+		}
+		if a.e.Log.Namespace == "" && slices.ContainsFunc(st.Entries, func(e eventlog.Entry) bool { return e.Record == nil }) {
+			a.all("closed", "ask for a tenant's view by name", "records are closed in what should be the whole node's view (line %d)", i+1)
 			return nil, false
 		}
 		t.last = st.Last
