@@ -48,7 +48,7 @@ func TestRelay(t *testing.T) {
 		c, s := <-cli, <-srv
 		if c.err != nil || s.err != nil {
 			// The server judges first, and has made no quote.
-			if e := fault(t, s.err, PhaseAppraise); e.Result == nil || e.Result.Reasons[0].Code != "binding" {
+			if e := wrong(t, s.err, PhaseAppraise); e.Verdict == nil || !e.Verdict.Has("binding") {
 				t.Errorf("%+v", e)
 			}
 			if n := b.quotes.Load(); n != 0 {
@@ -73,14 +73,13 @@ func TestReflection(t *testing.T) {
 		a.mask = mask
 		// Without the comparison of AKs, which comes first: what else holds?
 		for _, compares := range []bool{true, false} {
+			a.anyAK = !compares
 			aw, towardClient := wire(t)
 			towardServer, sw := wire(t)
 			as := func(role byte) *Endpoint {
 				return a.endpoint(t, func(c *Config) {
 					if !compares {
 						c.AKName = append([]byte{role}, a.akName...)
-						c.Appraiser = anyAK{a}
-						c.Prover = a
 					}
 				})
 			}
@@ -97,24 +96,13 @@ func TestReflection(t *testing.T) {
 				return true
 			}
 			if compares {
-				fault(t, s.err, PhaseHello)
+				wrong(t, s.err, PhaseHello)
 			} else {
-				fault(t, s.err, PhaseAppraise)
+				wrong(t, s.err, PhaseAppraise)
 			}
 		}
 		return false
 	})
-}
-
-// anyAK takes evidence of any AK for the one that was announced.
-type anyAK struct{ *host }
-
-func (x anyAK) Appraise(ctx context.Context, text []byte, want Expect) (*Result, error) {
-	r, err := x.host.Appraise(ctx, text, want)
-	if r != nil {
-		r.AKName = want.Binding.AKName
-	}
-	return r, err
 }
 
 func TestOwnKeyIsRefused(t *testing.T) {
@@ -125,8 +113,8 @@ func TestOwnKeyIsRefused(t *testing.T) {
 	cw, sw := wire(t)
 	srv := inBackground(func() (*Conn, error) { return a.endpoint(t, nil).Server(t.Context(), sw) })
 	_, err := copied.endpoint(t, nil).Client(t.Context(), cw, Target{})
-	fault(t, err, PhaseTLS)
-	fault(t, (<-srv).err, PhaseTLS)
+	wrong(t, err, PhaseTLS)
+	wrong(t, (<-srv).err, PhaseTLS)
 	if a.quotes.Load()+copied.quotes.Load() != 0 {
 		t.Error("a quote was made")
 	}
@@ -191,7 +179,7 @@ func TestYesterdaysEvidence(t *testing.T) {
 				c, err := e.Client(t.Context(), cw, Target{})
 				s := <-srv
 				if s.err != nil {
-					fault(t, s.err, PhaseAppraise)
+					wrong(t, s.err, PhaseAppraise)
 					return false
 				}
 				if err == nil {
@@ -218,7 +206,7 @@ func TestProofsAreNotRepeated(t *testing.T) {
 		client, _ := pair(t, a.endpoint(t, nil), b.endpoint(t, func(c *Config) { c.Prover = again }))
 		_, err := client.Attest(t.Context())
 		if err != nil {
-			fault(t, err, PhaseAppraise)
+			wrong(t, err, PhaseAppraise)
 		}
 		return err == nil
 	})
@@ -248,16 +236,12 @@ func TestEvidenceOfAnotherHost(t *testing.T) {
 				w := newWorld()
 				a, b, c := w.host(t, "a"), w.host(t, "b"), w.host(t, "c")
 				b.good.Store(false)
-				naive := mask(evidence.Binding{Purpose: evidence.Channel}).Purpose == ""
+				c.anyAK = mask(evidence.Binding{Purpose: evidence.Channel}).Purpose == ""
 				a.mask, c.mask = mask, mask
 
 				towardC, cw := wire(t)
 				srv := inBackground(func() (*Conn, error) {
-					return c.endpoint(t, func(x *Config) {
-						if naive {
-							x.Appraiser = anyAK{c}
-						}
-					}).Server(t.Context(), cw)
+					return c.endpoint(t, nil).Server(t.Context(), cw)
 				})
 				mc := meet(t, towardC, false)
 				mc.hello(claim(a, b))
@@ -289,7 +273,7 @@ func TestEvidenceOfAnotherHost(t *testing.T) {
 				if x := <-srv; x.err == nil {
 					t.Fatal("c opened a channel with nobody")
 				} else if !worked {
-					fault(t, x.err, PhaseAppraise)
+					wrong(t, x.err, PhaseAppraise)
 				}
 				return worked
 			})
@@ -316,7 +300,7 @@ func TestReplayedSession(t *testing.T) {
 	if _, err := cw.Write(tape.sent.Bytes()); err != nil {
 		t.Logf("cut off in mid-replay: %v", err)
 	}
-	fault(t, (<-srv).err, PhaseTLS)
+	wrong(t, (<-srv).err, PhaseTLS)
 	if b.quotes.Load() != quotes {
 		t.Error("a quote was made for a recording")
 	}

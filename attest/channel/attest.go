@@ -13,20 +13,22 @@ import (
 	"time"
 
 	"github.com/sealift/sealift/attest/evidence"
+	"github.com/sealift/sealift/attest/verify"
 )
 
 // question is a request that was sent.
 type question struct {
-	nonce  []byte
-	issued time.Time
+	nonce     []byte
+	issued    time.Time
+	appraisal Appraisal
 }
 
 // ask requests a proof for a fresh nonce, from where our checkpoint stands.
 func (c *Conn) ask() (*question, error) {
 	var q request
 	rand.Read(q.nonce[:])
-	q.from = c.endpoint.cfg.Appraiser.From(c.peerAK)
-	asked := &question{nonce: q.nonce[:], issued: c.endpoint.cfg.Clock()}
+	asked := &question{nonce: q.nonce[:], issued: c.endpoint.cfg.Clock(), appraisal: c.endpoint.cfg.Appraiser.Begin(c.peerAK)}
+	q.from = asked.appraisal.From()
 	c.mu.Lock()
 	c.round++
 	q.round = c.round
@@ -50,11 +52,11 @@ func (c *Conn) appraise(ctx context.Context, asked *question, limit time.Duratio
 	defer cancel()
 	stop := context.AfterFunc(c.ctx, cancel)
 	defer stop()
-	release, err := e.guard.hear(ctx, c.server && c.Result() == nil)
+	release, err := e.guard.hear(ctx, c.server && c.Verdict() == nil)
 	if err != nil {
 		return err
 	}
-	r, err := e.judge(ctx, p.evidence, Expect{Issued: asked.issued, Host: c.target.Host, Binding: evidence.Binding{
+	v, err := judge(ctx, asked.appraisal, p.evidence, verify.Expect{Issued: asked.issued, Host: c.target.Host, Binding: evidence.Binding{
 		Purpose:       evidence.Channel,
 		Exporter:      c.exporter,
 		VerifierNonce: asked.nonce,
@@ -68,43 +70,41 @@ func (c *Conn) appraise(ctx context.Context, asked *question, limit time.Duratio
 		err = ctx.Err()
 	}
 	if err != nil {
-		return &Error{Peer: c.peer, Phase: PhaseAppraise, Reason: err.Error(), Err: err,
+		return &Error{Peer: c.peer, Phase: PhaseAppraise, Reason: err.Error(), Err: err, ours: true,
 			Hint: "is the peer's agent of a version this one can judge?"}
 	}
 	refuse := func(reason, hint string) error {
-		return &Error{Peer: c.peer, Phase: PhaseAppraise, Reason: reason, Hint: hint, Result: r}
+		return &Error{Peer: c.peer, Phase: PhaseAppraise, Reason: reason, Hint: hint, Verdict: v}
 	}
-	before := c.Result()
+	before := c.Verdict()
 	switch {
-	case !bytes.Equal(r.AKName, c.peerAK):
-		return refuse("evidence is by another AK than the peer said", "")
-	case !r.Trusted:
-		return refuse(r.fault())
-	case c.target.Host != "" && r.Host != c.target.Host:
-		return refuse(fmt.Sprintf("the peer is %q, wanted %q", r.Host, c.target.Host), "does the address belong to that host?")
-	case before != nil && r.Host != before.Host:
-		return refuse(fmt.Sprintf("the peer was %q and is now %q", before.Host, r.Host), "")
+	case v.Result != verify.Trusted:
+		return refuse(fault(v))
+	case c.target.Host != "" && v.Host != c.target.Host:
+		return refuse(fmt.Sprintf("the peer is %q, wanted %q", v.Host, c.target.Host), "does the address belong to that host?")
+	case before != nil && v.Host != before.Host:
+		return refuse(fmt.Sprintf("the peer was %q and is now %q", before.Host, v.Host), "")
 	}
 	c.mu.Lock()
-	c.result = r
+	c.verdict = v
 	c.mu.Unlock()
 	return nil
 }
 
 // judge calls the appraiser. It reads what a stranger wrote: a panic there is
 // a refusal, and not the end of the agent.
-func (e *Endpoint) judge(ctx context.Context, text []byte, want Expect) (r *Result, err error) {
+func judge(ctx context.Context, a Appraisal, text []byte, want verify.Expect) (v *verify.Verdict, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			slog.Error("appraisal panicked", "panic", p, "stack", string(debug.Stack()))
-			r, err = nil, errors.New("internal error in the appraisal")
+			v, err = nil, errors.New("internal error in the appraisal")
 		}
 	}()
-	r, err = e.cfg.Appraiser.Appraise(ctx, text, want)
-	if err == nil && r == nil {
+	v, err = a.Appraise(ctx, text, want)
+	if err == nil && v == nil {
 		err = errors.New("no verdict")
 	}
-	return r, err
+	return v, err
 }
 
 // accept tells the peer that its latest proof is good.
@@ -164,9 +164,9 @@ func (c *Conn) quote(ctx context.Context, q request, payer []byte) (text, nonce 
 	}, q.from)
 	switch {
 	case err != nil:
-		return nil, nil, &Error{Peer: c.peer, Phase: PhaseProve, Reason: err.Error(), Err: err, Hint: "sealift doctor"}
+		return nil, nil, &Error{Peer: c.peer, Phase: PhaseProve, Reason: err.Error(), Err: err, ours: true, Hint: "sealift doctor says whether the TPM answers"}
 	case len(text) == 0 || int64(len(text)) > math.MaxUint32:
-		return nil, nil, &Error{Peer: c.peer, Phase: PhaseProve, Reason: fmt.Sprintf("own evidence is %d bytes long", len(text))}
+		return nil, nil, &Error{Peer: c.peer, Phase: PhaseProve, Reason: fmt.Sprintf("own evidence is %d bytes long", len(text)), ours: true}
 	}
 	return text, nonce, nil
 }
@@ -230,9 +230,8 @@ func (c *Conn) again(start time.Time) error {
 
 // Attest has the peer prove itself now and returns the verdict. A proof that is
 // under way already is not enough: its nonce is older than the question. When
-// the verdict falls the channel has ended, and the error is the *Error with the
-// result.
-func (c *Conn) Attest(ctx context.Context) (*Result, error) {
+// the verdict falls the channel has ended, and the error is the *Error with it.
+func (c *Conn) Attest(ctx context.Context) (*verify.Verdict, error) {
 	done := make(chan struct{})
 	select {
 	case c.demands <- done:
@@ -243,7 +242,7 @@ func (c *Conn) Attest(ctx context.Context) (*Result, error) {
 	}
 	select {
 	case <-done:
-		return c.Result(), nil
+		return c.Verdict(), nil
 	case <-c.ctx.Done():
 		return nil, c.Err()
 	case <-ctx.Done():
@@ -251,9 +250,12 @@ func (c *Conn) Attest(ctx context.Context) (*Result, error) {
 	}
 }
 
-// Result is the latest good verdict on the peer.
-func (c *Conn) Result() *Result {
+// Verdict is the latest good one on the peer; nil while there is none.
+func (c *Conn) Verdict() *verify.Verdict {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.result
+	return c.verdict
 }
+
+// AKName is the TPM name of the peer's AK.
+func (c *Conn) AKName() []byte { return bytes.Clone(c.peerAK) }

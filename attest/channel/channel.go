@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/sealift/sealift/attest/evidence"
+	"github.com/sealift/sealift/attest/verify"
 )
 
 // Exporter label of RFC 8446, section 7.5, as RFC 9266 uses one; the context is
@@ -60,23 +61,23 @@ type Prover interface {
 	Prove(ctx context.Context, b evidence.Binding, from Place) ([]byte, error)
 }
 
-// Appraiser judges what a peer sent. It may be called for several peers at
-// once.
+// Appraiser judges what peers send; Judge is the one that a host has. It may be
+// called for several peers at once.
 type Appraiser interface {
-	// From says where the checkpoint of the host with this AK stands.
-	From(akName []byte) Place
-	// Appraise judges evidence that must be bound as want says. An error is
-	// evidence of which nothing can be said.
-	Appraise(ctx context.Context, text []byte, want Expect) (*Result, error)
+	// Begin is called before each question to the host that says it has this
+	// AK.
+	Begin(akName []byte) Appraisal
 }
 
-// Expect is what evidence must be: bound so, by the AK that the binding names,
-// made after the nonce was given out, and of the host that was called.
-type Expect struct {
-	Binding evidence.Binding
-	Issued  time.Time
-	// Host is empty where any host is taken.
-	Host string
+// Appraisal is of one piece of evidence.
+type Appraisal interface {
+	// From says from where lines are wanted: the place after the checkpoint
+	// that the verdict will build on.
+	From() Place
+	// Appraise judges evidence, which must be bound as want says, by the AK
+	// that want names, and of its host. An error means that no verdict could
+	// be made or kept.
+	Appraise(ctx context.Context, text []byte, want verify.Expect) (*verify.Verdict, error)
 }
 
 // Config is what an Endpoint is made of.

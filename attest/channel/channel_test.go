@@ -12,17 +12,19 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sealift/sealift/attest/verify"
 )
 
 func TestBothSidesKnowEachOther(t *testing.T) {
 	w := newWorld()
 	a, b := w.host(t, "a"), w.host(t, "b")
 	client, server := pair(t, a.endpoint(t, nil), b.endpoint(t, nil))
-	if r := client.Result(); r.Host != "b" || !bytes.Equal(r.AKName, b.akName) {
-		t.Errorf("client: %+v", r)
+	if v := client.Verdict(); v.Host != "b" || !bytes.Equal(client.AKName(), b.akName) {
+		t.Errorf("client: %+v", v)
 	}
-	if r := server.Result(); r.Host != "a" || !bytes.Equal(r.AKName, a.akName) {
-		t.Errorf("server: %+v", r)
+	if v := server.Verdict(); v.Host != "a" || !bytes.Equal(server.AKName(), a.akName) {
+		t.Errorf("server: %+v", v)
 	}
 	if !bytes.Equal(client.exporter, server.exporter) || len(client.exporter) != 32 {
 		t.Error("exporters differ")
@@ -165,7 +167,7 @@ func TestProvenAgainInTime(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := a.From(nil); got != (Place{Epoch: [32]byte{1}, Seq: 1001}) {
+	if got := a.From(); got != (Place{Epoch: [32]byte{1}, Seq: 1001}) {
 		t.Errorf("asks from %v", got)
 	}
 	a.mu.Lock()
@@ -183,12 +185,12 @@ func TestLateProofEndsChannel(t *testing.T) {
 	b.delay = time.Hour
 	b.world.mu.Unlock()
 	_, err := client.Read(make([]byte, 1))
-	e := fault(t, err, PhaseAgain)
+	e := wrong(t, err, PhaseAgain)
 	if !errors.Is(err, context.DeadlineExceeded) || e.Hint == "" {
 		t.Errorf("%v", err)
 	}
 	_, err = server.Read(make([]byte, 1))
-	if e := fault(t, err, PhaseOpen); !strings.Contains(e.Reason, "late") {
+	if e := wrong(t, err, PhaseOpen); !strings.Contains(e.Reason, "late") {
 		t.Errorf("the peer is told: %v", err)
 	}
 }
@@ -215,7 +217,7 @@ func TestOldProofPassesNoByte(t *testing.T) {
 	<-shift
 	shift <- time.Minute
 	n, err := client.Read(make([]byte, 6))
-	if fault(t, err, PhaseAgain); n != 0 {
+	if wrong(t, err, PhaseAgain); n != 0 {
 		t.Errorf("%d bytes passed", n)
 	}
 }
@@ -237,8 +239,8 @@ func TestFallenVerdictStopsEveryByte(t *testing.T) {
 	})
 	b.good.Store(false)
 	_, err := client.Attest(t.Context())
-	e := fault(t, err, PhaseAppraise)
-	if e.Result == nil || e.Result.Trusted || e.Result.Reasons[0].Code != "violation" || !strings.Contains(e.Reason, "policy violation of web in default") {
+	e := wrong(t, err, PhaseAppraise)
+	if e.Verdict == nil || e.Verdict.Result != verify.NotTrusted || !e.Verdict.Has("violation") || !strings.Contains(e.Reason, "policy violation of web in default") {
 		t.Fatalf("%+v", e)
 	}
 	if n, err := client.Read(make([]byte, 100)); n != 0 || !errors.Is(err, error(e)) {
@@ -252,7 +254,7 @@ func TestFallenVerdictStopsEveryByte(t *testing.T) {
 	}
 	// The other side learns why, and gets nothing more either.
 	n, err := server.Read(make([]byte, 1))
-	if e := fault(t, err, PhaseOpen); n != 0 || !strings.Contains(e.Reason, "not trusted") {
+	if e := wrong(t, err, PhaseOpen); n != 0 || !strings.Contains(e.Reason, "not trusted") {
 		t.Errorf("%d, %v", n, err)
 	}
 	if n := len(a.endpoint(t, nil).guard.peers); n != 0 {
@@ -274,7 +276,7 @@ func TestTarget(t *testing.T) {
 		cw, sw := wire(t)
 		srv := inBackground(func() (*Conn, error) { return eb.Server(t.Context(), sw) })
 		_, err := ea.Client(t.Context(), cw, x.target)
-		if e := fault(t, err, x.phase); e.Peer != x.target.Host {
+		if e := wrong(t, err, x.phase); e.Peer != x.target.Host {
 			t.Errorf("peer is %q", e.Peer)
 		}
 		if s := <-srv; s.err == nil {
@@ -301,14 +303,15 @@ func TestAppraisalThatPanics(t *testing.T) {
 	cw, sw := wire(t)
 	srv := inBackground(func() (*Conn, error) { return eb.Server(t.Context(), sw) })
 	_, err := a.endpoint(t, nil).Client(t.Context(), cw, Target{})
-	fault(t, err, PhaseProve)
-	fault(t, (<-srv).err, PhaseAppraise)
+	wrong(t, err, PhaseProve)
+	wrong(t, (<-srv).err, PhaseAppraise)
 }
 
 type panicking struct{}
 
-func (panicking) From([]byte) Place { return Place{} }
-func (panicking) Appraise(context.Context, []byte, Expect) (*Result, error) {
+func (p panicking) Begin([]byte) Appraisal { return p }
+func (panicking) From() Place              { return Place{} }
+func (panicking) Appraise(context.Context, []byte, verify.Expect) (*verify.Verdict, error) {
 	panic("evidence from hell")
 }
 
@@ -343,7 +346,7 @@ func TestTrustLapsesDuringAppraisal(t *testing.T) {
 		c.Appraiser, c.Interval, c.Patience = slow, 200*time.Millisecond, 300*time.Millisecond
 	}), b.endpoint(t, nil))
 	_, err := client.Write(make([]byte, 2*defaultWindow))
-	if e := fault(t, err, PhaseAgain); !errors.Is(err, context.DeadlineExceeded) || e.Hint == "" {
+	if e := wrong(t, err, PhaseAgain); !errors.Is(err, context.DeadlineExceeded) || e.Hint == "" {
 		t.Errorf("%v", err)
 	}
 	select {
@@ -360,8 +363,10 @@ type slowAppraiser struct {
 	free  chan struct{}
 }
 
+func (s *slowAppraiser) Begin([]byte) Appraisal { return s }
+
 // The first is quick; no other minds its context.
-func (s *slowAppraiser) Appraise(ctx context.Context, text []byte, want Expect) (*Result, error) {
+func (s *slowAppraiser) Appraise(ctx context.Context, text []byte, want verify.Expect) (*verify.Verdict, error) {
 	if s.calls.Add(1) > 1 {
 		<-s.free
 	}

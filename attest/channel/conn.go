@@ -12,6 +12,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/sealift/sealift/attest/verify"
 )
 
 // Conn is an open channel. Read and Write work only while the peer is trusted:
@@ -55,7 +57,7 @@ type Conn struct {
 	pending pending
 	taken   uint32
 	round   uint32
-	result  *Result
+	verdict *verify.Verdict
 	// opensOnAccept is a server that awaits its client's acceptance.
 	opensOnAccept bool
 	proven        time.Time
@@ -415,10 +417,12 @@ func alertFor(cause error) (alertCode, bool) {
 		return 0, false
 	case errors.As(cause, &bad):
 		return alertProtocol, true
-	case errors.As(cause, &e) && e.Result != nil:
-		return alertNotTrusted, true
-	case errors.As(cause, &e) && e.Phase == PhaseAppraise:
+	case errors.As(cause, &e) && e.Verdict != nil && e.Verdict.Result == verify.Unusable:
 		return alertUnusable, true
+	case errors.As(cause, &e) && e.Verdict != nil:
+		return alertNotTrusted, true
+	case errors.As(cause, &e) && e.ours:
+		return alertInternal, true
 	case errors.Is(cause, errBusy):
 		return alertBusy, true
 	case errors.Is(cause, context.DeadlineExceeded):

@@ -64,8 +64,8 @@ func TestGRPC(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	c := <-calls
-	if c.Result().Host != "a" {
-		t.Errorf("call by %v", c.Result())
+	if c.Verdict().Host != "a" {
+		t.Errorf("call by %v", c.Verdict())
 	}
 
 	// A stream is under way when the client's verdict falls.

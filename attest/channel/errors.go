@@ -1,8 +1,13 @@
 package channel
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
+
+	"github.com/sealift/sealift/attest/verify"
 )
 
 // Phase is how far a channel had come.
@@ -26,9 +31,11 @@ type Error struct {
 	Phase  Phase
 	Reason string
 	Hint   string
-	// Result is the verdict that fell or was never good; nil otherwise.
-	Result *Result
-	Err    error
+	// Verdict is the one that fell or was never good; nil otherwise.
+	Verdict *verify.Verdict
+	Err     error
+
+	ours bool
 }
 
 func (e *Error) Error() string {
@@ -41,38 +48,30 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Result is what an appraiser found.
-type Result struct {
-	// Host is the name in the AK's certificate.
-	Host   string
-	AKName []byte
-	// Trusted is the whole verdict; Reasons say why not.
-	Trusted bool
-	Reasons []Reason
-	// Verdict is the appraiser's own, claim by claim.
-	Verdict any
-}
-
-// Reason is one cause of a verdict.
-type Reason struct {
-	Code    string
-	Subject string
-	Message string
-	Hint    string
-}
-
-func (r *Result) fault() (reason, hint string) {
-	if len(r.Reasons) == 0 {
-		return "not trusted", ""
-	}
+// fault says in a line why a verdict is not good.
+func fault(v *verify.Verdict) (reason, hint string) {
 	var all []string
-	for _, x := range r.Reasons {
-		all = append(all, x.Message)
-		if hint == "" {
-			hint = x.Hint
+	seen := map[string]bool{}
+	for _, c := range v.Claims {
+		if c.Status != verify.Contraindicated && c.Status != verify.None {
+			continue
+		}
+		for _, r := range c.Reasons {
+			// What everything stands on is said of every claim.
+			if r.Status != c.Status || r.Code == "not-judged" || seen[r.Message] {
+				continue
+			}
+			seen[r.Message] = true
+			if hint == "" {
+				hint = r.Hint
+			}
+			all = append(all, r.Message)
 		}
 	}
-	return "not trusted: " + strings.Join(all, "; "), hint
+	if len(all) == 0 {
+		return string(v.Result), ""
+	}
+	return string(v.Result) + ": " + strings.Join(all, "; "), hint
 }
 
 // alertCode is why a side gives up, in the first byte of an ALERT.
@@ -128,3 +127,18 @@ func printable(s string) string {
 		return r
 	}, s)
 }
+
+// RefusedByPeer says that the peer does not trust this host.
+func (e *Error) RefusedByPeer() bool {
+	var a *alertError
+	return errors.As(e.Err, &a) && a.code == alertNotTrusted
+}
+
+// Cut says that the connection ended, and nobody said why.
+func (e *Error) Cut() bool {
+	return errors.Is(e.Err, io.ErrUnexpectedEOF) || errors.Is(e.Err, net.ErrClosed)
+}
+
+// Ours says that the reason lies on this side: no evidence could be made, or
+// no verdict.
+func (e *Error) Ours() bool { return e.ours }

@@ -54,7 +54,7 @@ func TestPeersThatStall(t *testing.T) {
 			srv := inBackground(func() (*Conn, error) { return e.Server(t.Context(), sw) })
 			x.act(t, cw)
 			err := (<-srv).err
-			fault(t, err, x.phase)
+			wrong(t, err, x.phase)
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%v", err)
 			}
@@ -162,7 +162,7 @@ func TestHandshakeFlood(t *testing.T) {
 		t.Helper()
 		select {
 		case o := <-ch:
-			if x := fault(t, o.err, PhaseAdmit); !errors.Is(o.err, errBusy) || !strings.Contains(x.Reason, why) || x.Hint == "" {
+			if x := wrong(t, o.err, PhaseAdmit); !errors.Is(o.err, errBusy) || !strings.Contains(x.Reason, why) || x.Hint == "" {
 				t.Errorf("%v", o.err)
 			}
 		case <-time.After(2 * time.Second):
@@ -195,7 +195,7 @@ func TestHandshakeFlood(t *testing.T) {
 	flood("192.0.2.3:1")
 	underWay(5)
 	for _, ch := range waiting {
-		fault(t, (<-ch).err, PhaseTLS)
+		wrong(t, (<-ch).err, PhaseTLS)
 	}
 	nothingHeld(t, e)
 	if n := h.quotes.Load(); n != 0 {
@@ -317,7 +317,7 @@ func TestDowngrade(t *testing.T) {
 	if err := tls.Client(cw, old).Handshake(); err == nil {
 		t.Error("fell back")
 	}
-	fault(t, (<-srv).err, PhaseTLS)
+	wrong(t, (<-srv).err, PhaseTLS)
 
 	// And a server that knows nothing newer, or whoever plays one.
 	cw, sw = wire(t)
@@ -325,7 +325,7 @@ func TestDowngrade(t *testing.T) {
 	oldServer.MaxVersion = tls.VersionTLS12
 	done = serveTLS(t, oldServer, sw)
 	_, err := a.Client(t.Context(), cw, Target{})
-	fault(t, err, PhaseTLS)
+	wrong(t, err, PhaseTLS)
 	if err := <-done; err == nil {
 		t.Error("fell back")
 	}
@@ -419,7 +419,7 @@ func TestWrongTLSPeers(t *testing.T) {
 					t.Error("let in")
 				}
 			}
-			fault(t, (<-srv).err, PhaseTLS)
+			wrong(t, (<-srv).err, PhaseTLS)
 		})
 	}
 }

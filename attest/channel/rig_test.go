@@ -18,27 +18,28 @@ import (
 	"time"
 
 	"github.com/sealift/sealift/attest/evidence"
+	"github.com/sealift/sealift/attest/verify"
 )
 
 // host is an agent with an AK of its own. What it sends is evidence reduced to
 // what a channel is about: a signature over the binding's qualification, a
 // state, and how far the log has come.
 type host struct {
-	name    string
-	ak      *ecdsa.PrivateKey
-	akName  []byte
-	key     *ecdsa.PrivateKey
-	world   *world
-	good    atomic.Bool
-	seq     atomic.Uint64
-	quotes  atomic.Int64
-	pad     int
-	delay   time.Duration
-	mask    masking
-	mu      sync.Mutex
-	last    []byte
-	bounds  []Place
-	refused []*Result
+	name   string
+	ak     *ecdsa.PrivateKey
+	akName []byte
+	key    *ecdsa.PrivateKey
+	world  *world
+	good   atomic.Bool
+	seq    atomic.Uint64
+	quotes atomic.Int64
+	pad    int
+	delay  time.Duration
+	mask   masking
+	anyAK  bool
+	mu     sync.Mutex
+	last   []byte
+	bounds []Place
 }
 
 // world is whom everybody knows; its hosts' appraisers trust it.
@@ -121,8 +122,11 @@ func (e *fakeEvidence) digest() [32]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "%x %t %d %d %x", e.AK, e.Good, e.First, e.Last, e.Qualified))
 }
 
-// From implements Appraiser.
-func (h *host) From(akName []byte) Place {
+// Begin implements Appraiser.
+func (h *host) Begin([]byte) Appraisal { return h }
+
+// From implements Appraisal.
+func (h *host) From() Place {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.bounds) == 0 {
@@ -131,8 +135,8 @@ func (h *host) From(akName []byte) Place {
 	return h.bounds[len(h.bounds)-1]
 }
 
-// Appraise implements Appraiser; mask makes it a naive one.
-func (h *host) Appraise(_ context.Context, text []byte, want Expect) (*Result, error) {
+// Appraise implements Appraisal; mask makes it a naive one.
+func (h *host) Appraise(_ context.Context, text []byte, want verify.Expect) (*verify.Verdict, error) {
 	var e fakeEvidence
 	if err := json.Unmarshal(text, &e); err != nil {
 		return nil, fmt.Errorf("evidence: %w", err)
@@ -148,13 +152,12 @@ func (h *host) Appraise(_ context.Context, text []byte, want Expect) (*Result, e
 	h.world.mu.Lock()
 	from := h.world.hosts[string(nameOf(ak))]
 	h.world.mu.Unlock()
-	r := &Result{AKName: nameOf(ak)}
-	refuse := func(code, message string) (*Result, error) {
-		r.Reasons = append(r.Reasons, Reason{Code: code, Message: message})
-		h.mu.Lock()
-		h.refused = append(h.refused, r)
-		h.mu.Unlock()
-		return r, nil
+	v := &verify.Verdict{Result: verify.Trusted}
+	refuse := func(code, message string) (*verify.Verdict, error) {
+		v.Result = verify.NotTrusted
+		v.Claims = []verify.Claim{{Name: verify.FileSystem, Status: verify.Contraindicated,
+			Reasons: []verify.Reason{{Code: code, Message: message, Hint: "look", Status: verify.Contraindicated}}}}
+		return v, nil
 	}
 	d := e.digest()
 	switch {
@@ -162,10 +165,12 @@ func (h *host) Appraise(_ context.Context, text []byte, want Expect) (*Result, e
 		return refuse("unknown", "AK is not known")
 	case !ecdsa.VerifyASN1(ak, d[:], e.Signature):
 		return refuse("signature", "signature is not the AK's")
+	case !h.anyAK && !bytes.Equal(nameOf(ak), want.Binding.AKName):
+		return refuse("other-key", "evidence is by another AK than the peer said")
 	case !bytes.Equal(e.Qualified, qualify(h.mask(want.Binding))):
 		return refuse("binding", "quote is not for this channel")
 	}
-	r.Host = from.name
+	v.Host = from.name
 	if !e.Good {
 		return refuse("violation", "policy violation of web in default")
 	}
@@ -173,8 +178,7 @@ func (h *host) Appraise(_ context.Context, text []byte, want Expect) (*Result, e
 	h.last = text
 	h.bounds = append(h.bounds, Place{Epoch: [32]byte{1}, Seq: e.Last + 1})
 	h.mu.Unlock()
-	r.Trusted = true
-	return r, nil
+	return v, nil
 }
 
 func (h *host) endpoint(t testing.TB, change func(*Config)) *Endpoint {
@@ -251,8 +255,8 @@ func within(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// fault is the *Error that err must be, in a phase.
-func fault(t testing.TB, err error, phase Phase) *Error {
+// wrong is the *Error that err must be, in a phase.
+func wrong(t testing.TB, err error, phase Phase) *Error {
 	t.Helper()
 	var e *Error
 	if !errors.As(err, &e) {
