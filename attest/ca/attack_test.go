@@ -402,3 +402,29 @@ func TestAttackClone(t *testing.T) {
 	_, err = c.Challenge(must(clone.Request(t.Context(), ""))(t))
 	refused(t, err, "clock", "copied or put back")
 }
+
+// A host that asks and asks keeps itself waiting and nobody else; what it left
+// goes away by itself.
+func TestAttackManyChallenges(t *testing.T) {
+	c := newCA(t, Options{})
+	bad, good := host(t, swtpmtest.Start(t), "bad", t.TempDir()), host(t, swtpmtest.Start(t), "good", t.TempDir())
+	pinHost(t, c, bad)
+	pinHost(t, c, good)
+	request := must(bad.Request(t.Context(), ""))(t)
+	for range maxOpenOfOne {
+		must(c.Challenge(request))(t)
+	}
+	_, err := c.Challenge(request)
+	refused(t, err, "challenge", "hint: answer one")
+	enrolled(t, c, good)
+	old := time.Now().Add(-time.Hour)
+	for _, e := range must(os.ReadDir(c.path(openDir)))(t) {
+		if err := os.Chtimes(c.path(openDir, e.Name()), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enrolled(t, c, bad)
+	if left := must(os.ReadDir(c.path(openDir)))(t); len(left) != 0 {
+		t.Errorf("%d challenges are left", len(left))
+	}
+}

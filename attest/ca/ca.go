@@ -98,6 +98,8 @@ type CA struct {
 	kind   certificate.Kind
 	// now is the clock; tests set it.
 	now func() time.Time
+
+	records cache
 }
 
 // Init makes a CA in dir, which must not exist or be empty. Killed at any step

@@ -51,7 +51,11 @@ func work(dir string) error {
 		x := &examined{request: &enroll.Request{Host: "h"}, ak: ak, class: certificate.Software, clock: tpm2.TPMSClockInfo{}}
 		var result enroll.Result
 		err := c.locked(func() error {
-			b, err := c.sign(x)
+			records, err := c.Records()
+			if err != nil {
+				return err
+			}
+			b, err := c.sign(x, records)
 			if err != nil {
 				return err
 			}

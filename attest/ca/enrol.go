@@ -23,7 +23,10 @@ import (
 
 // Lengths of the challenge's parts in bytes.
 const (
-	idSize     = 16
+	// idSize is that of the key's mark, which lets a key's challenges be counted,
+	// and of a random part.
+	markSize   = 8
+	idSize     = markSize + 16
 	nonceSize  = 32
 	secretSize = 32 // at most the endorsement key's name hash
 )
@@ -42,23 +45,38 @@ type opened struct {
 // Challenge examines a request and makes a challenge that only the TPM with
 // both keys can answer. Whoever calls it has admitted the host. A no is a
 // *Refusal.
-func (c *CA) Challenge(request []byte) ([]byte, error) { return c.challenge(request, "") }
-
-func (c *CA) challenge(request []byte, token string) ([]byte, error) {
-	var r enroll.Request
-	if err := enroll.Decode(request, &r); err != nil {
-		return nil, &Refusal{Code: "request", Host: "a host", Message: err.Error()}
-	}
-	x, err := c.examine(&r)
+func (c *CA) Challenge(request []byte) ([]byte, error) {
+	r, records, err := c.asked(request)
 	if err != nil {
 		return nil, err
 	}
+	x, err := c.examine(r, records)
+	if err != nil {
+		return nil, err
+	}
+	return c.challenge(x, "")
+}
+
+// asked decodes a request, and reads what it will be held against.
+func (c *CA) asked(request []byte) (*enroll.Request, []*Record, error) {
+	r := &enroll.Request{}
+	if err := enroll.Decode(request, r); err != nil {
+		return nil, nil, &Refusal{Code: "request", Host: "a host", Message: err.Error()}
+	}
+	records, err := c.Records()
+	return r, records, err
+}
+
+func (c *CA) challenge(x *examined, token string) ([]byte, error) {
+	r := *x.request
 	r.Token = "" // it admits once, and is not to be found here
 	o := opened{Request: r, Token: token}
 	random := make([]byte, idSize+nonceSize+secretSize)
 	if _, err := rand.Read(random); err != nil {
 		return nil, fmt.Errorf("CA %s: challenge: %w", c.dir, err)
 	}
+	mark := sha256.Sum256(x.ak.Name())
+	copy(random, mark[:markSize])
 	id, nonce, secret := random[:idSize], random[idSize:idSize+nonceSize], random[idSize+nonceSize:]
 	sum := sha256.Sum256(secret)
 	o.Secret = sum[:]
@@ -79,27 +97,33 @@ func (c *CA) challenge(request []byte, token string) ([]byte, error) {
 		return nil, err
 	}
 	err = c.locked(func() error {
-		if err := c.sweep(); err != nil {
+		if err := c.sweep(hex.EncodeToString(id[:markSize]), r.Host); err != nil {
 			return err
 		}
 		return write(c.path(openDir, hex.EncodeToString(id)), o, durable.Create)
 	})
+	var no *Refusal
+	if err != nil && !errors.As(err, &no) {
+		err = fmt.Errorf("CA %s: challenge: %w", c.dir, err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("CA %s: challenge: %w", c.dir, err)
+		return nil, err
 	}
 	return b, nil
 }
 
-// maxOpen bounds how many challenges wait for an answer.
-const maxOpen = 4096
+// maxOpen bounds how many challenges wait for an answer: of one key, so that no
+// host keeps others from enrolling, and of all.
+const maxOpenOfOne, maxOpen = 8, 4096
 
-// sweep removes challenges whose time is over. The caller has the lock.
-func (c *CA) sweep() error {
+// sweep removes challenges whose time is over, and refuses one more for the key
+// with the mark where too many are left. The caller has the lock.
+func (c *CA) sweep(mark, host string) error {
 	list, err := os.ReadDir(c.path(openDir))
 	if err != nil {
 		return err
 	}
-	left := 0
+	left, own := 0, 0
 	for _, e := range list {
 		info, err := e.Info()
 		if errors.Is(err, fs.ErrNotExist) {
@@ -116,9 +140,13 @@ func (c *CA) sweep() error {
 			continue
 		}
 		left++
+		if strings.HasPrefix(e.Name(), mark) {
+			own++
+		}
 	}
-	if left >= maxOpen {
-		return fmt.Errorf("%d challenges wait for an answer\nhint: they end by themselves after %v", left, time.Duration(c.config.Challenge))
+	if own >= maxOpenOfOne || left >= maxOpen {
+		return &Refusal{Code: "challenge", Host: host, Message: fmt.Sprintf("%d challenges wait for its answer, %d for anybody's", own, left),
+			Hint: "answer one; they end by themselves some time after " + time.Duration(c.config.Challenge).String()}
 	}
 	return nil
 }
@@ -154,7 +182,11 @@ func (c *CA) issue(a *enroll.Answer) ([]byte, error) {
 		return no("challenge", "the challenge was not opened: the TPM with this endorsement key does not hold the attestation key")
 	}
 	// Again, and from the start: a name may have been taken, a pin or a root removed.
-	x, err := c.examine(&o.Request)
+	records, err := c.Records()
+	if err != nil {
+		return nil, err
+	}
+	x, err := c.examine(&o.Request, records)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +198,7 @@ func (c *CA) issue(a *enroll.Answer) ([]byte, error) {
 		return no("quote", "quote: is not about this challenge")
 	}
 	x.clock = q.ClockInfo
-	if err := c.free(x); err != nil {
+	if err := x.free(records); err != nil {
 		return nil, err
 	}
 	if o.Token != "" {
@@ -174,7 +206,7 @@ func (c *CA) issue(a *enroll.Answer) ([]byte, error) {
 			return no("admission", "its token was used meanwhile")
 		}
 	}
-	return c.sign(x)
+	return c.sign(x, records)
 }
 
 // take removes a challenge and returns it: whoever takes it first is the only
@@ -200,7 +232,7 @@ func (c *CA) take(id []byte) (*opened, error) {
 }
 
 // sign makes the certificate and puts it on record before it returns it.
-func (c *CA) sign(x *examined) ([]byte, error) {
+func (c *CA) sign(x *examined, records []*Record) ([]byte, error) {
 	wrap := func(err error) ([]byte, error) {
 		return nil, fmt.Errorf("CA %s: certificate of %s: %w", c.dir, x.request.Host, err)
 	}
@@ -224,7 +256,7 @@ func (c *CA) sign(x *examined) ([]byte, error) {
 	if err != nil {
 		return wrap(err)
 	}
-	list, err := c.list()
+	list, err := c.list(records)
 	if err != nil {
 		return nil, err
 	}
@@ -274,9 +306,9 @@ func tokenName(word string) string {
 // for its name, have a pinned endorsement key, or hold a certificate here that is
 // not revoked.
 func (c *CA) Admit(request []byte) ([]byte, error) {
-	var r enroll.Request
-	if err := enroll.Decode(request, &r); err != nil {
-		return nil, &Refusal{Code: "request", Host: "a host", Message: err.Error()}
+	r, records, err := c.asked(request)
+	if err != nil {
+		return nil, err
 	}
 	no := &Refusal{Code: "admission", Host: r.Host, Message: "nobody has admitted it here", Hint: "on the CA: sealift ca token " + r.Host + ", or sealift ca pin-ek; then sealift enroll --token"}
 	if r.Token != "" {
@@ -290,13 +322,13 @@ func (c *CA) Admit(request []byte) ([]byte, error) {
 			no.Message = "its token is not valid: used, expired, or for another name"
 			return nil, no
 		}
-		return c.challenge(request, name)
+		x, err := c.examine(r, records)
+		if err != nil {
+			return nil, err
+		}
+		return c.challenge(x, name)
 	}
-	x, err := c.examine(&r)
-	if err != nil {
-		return nil, err
-	}
-	records, err := c.Records()
+	x, err := c.examine(r, records)
 	if err != nil {
 		return nil, err
 	}
@@ -315,5 +347,5 @@ func (c *CA) Admit(request []byte) ([]byte, error) {
 	if !known {
 		return nil, no
 	}
-	return c.challenge(request, "")
+	return c.challenge(x, "")
 }

@@ -26,7 +26,7 @@ type examined struct {
 
 // examine checks all that can be known of a request before its TPM has proved
 // anything. The names that other certificates hold are checked too.
-func (c *CA) examine(r *enroll.Request) (*examined, error) {
+func (c *CA) examine(r *enroll.Request, records []*Record) (*examined, error) {
 	no := func(code, hint string, err error) (*examined, error) {
 		return nil, &Refusal{Code: code, Host: r.Host, Message: err.Error(), Hint: hint}
 	}
@@ -66,7 +66,7 @@ func (c *CA) examine(r *enroll.Request) (*examined, error) {
 	if err := c.classify(x, q.FirmwareVersion); err != nil {
 		return nil, err
 	}
-	return x, c.free(x)
+	return x, x.free(records)
 }
 
 // classify decides what stands behind the keys.
@@ -100,11 +100,7 @@ func (c *CA) classify(x *examined, firmware uint64) error {
 // free checks that the name belongs to this key or to nobody, that the key has
 // no other name, and that the TPM's counters have not gone back. Expiry frees
 // nothing; revocation does.
-func (c *CA) free(x *examined) error {
-	records, err := c.Records()
-	if err != nil {
-		return err
-	}
+func (x *examined) free(records []*Record) error {
 	for _, r := range records {
 		if r.Revoked != 0 {
 			continue

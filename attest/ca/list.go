@@ -18,8 +18,11 @@ import (
 // revoked, and returns it, DER.
 func (c *CA) NewList() ([]byte, error) {
 	var der []byte
-	err := c.locked(func() (err error) {
-		der, err = c.newList()
+	err := c.locked(func() error {
+		records, err := c.Records()
+		if err == nil {
+			der, err = c.newList(records)
+		}
 		return err
 	})
 	return der, err
@@ -29,18 +32,21 @@ func (c *CA) NewList() ([]byte, error) {
 // its time or lacks a revocation.
 func (c *CA) List() ([]byte, error) {
 	var der []byte
-	err := c.locked(func() (err error) {
-		der, err = c.list()
+	err := c.locked(func() error {
+		records, err := c.Records()
+		if err == nil {
+			der, err = c.list(records)
+		}
 		return err
 	})
 	return der, err
 }
 
-// list is List. The caller has the lock.
-func (c *CA) list() ([]byte, error) {
+// list is List. The caller has the lock, under which it read the records.
+func (c *CA) list(records []*Record) ([]byte, error) {
 	der, err := os.ReadFile(c.path(listFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return c.newList()
+		return c.newList(records)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("CA %s: revocation list: %w", c.dir, err)
@@ -51,32 +57,24 @@ func (c *CA) list() ([]byte, error) {
 	}
 	age := c.now().Sub(l.ThisUpdate)
 	if age < 0 || age > time.Duration(c.config.Revocation)/4 {
-		return c.newList()
+		return c.newList(records)
 	}
 	listed := map[string]bool{}
 	for _, e := range l.RevokedCertificateEntries {
 		listed[serialText(e.SerialNumber)] = true
 	}
-	records, err := c.Records()
-	if err != nil {
-		return nil, err
-	}
 	for _, r := range records {
 		if r.Revoked != 0 && !listed[r.Serial] {
-			return c.newList() // killed between the record and its list
+			return c.newList(records) // killed between the record and its list
 		}
 	}
 	return der, nil
 }
 
-// newList signs. The caller has the lock.
-func (c *CA) newList() ([]byte, error) {
+// newList signs. The caller has the lock, under which it read the records.
+func (c *CA) newList(records []*Record) ([]byte, error) {
 	wrap := func(err error) ([]byte, error) {
 		return nil, fmt.Errorf("CA %s: revocation list: %w", c.dir, err)
-	}
-	records, err := c.Records()
-	if err != nil {
-		return nil, err
 	}
 	number, err := c.nextNumber()
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sealift/sealift/attest/certificate"
@@ -44,16 +46,9 @@ func (c *CA) Records() ([]*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("CA %s: %w", c.dir, err)
 	}
-	var out []*Record
-	for _, e := range list {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue // of a write that was cut short
-		}
-		r, err := c.record(e.Name())
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, r)
+	out, err := c.records.refresh(list, c.record)
+	if err != nil {
+		return nil, err
 	}
 	slices.SortFunc(out, func(a, b *Record) int {
 		if a.NotBefore != b.NotBefore {
@@ -61,6 +56,53 @@ func (c *CA) Records() ([]*Record, error) {
 		}
 		return strings.Compare(a.Serial, b.Serial)
 	})
+	return out, nil
+}
+
+// cache keeps records that were read. A record is only ever replaced by another
+// file, so its inode and times tell whether it is still the one that was read.
+type cache struct {
+	mu   sync.Mutex
+	seen map[string]cached
+}
+
+type cached struct {
+	inode   uint64
+	changed syscall.Timespec
+	record  *Record
+}
+
+// refresh returns a copy of each record that the directory lists.
+func (m *cache) refresh(list []fs.DirEntry, load func(string) (*Record, error)) ([]*Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := make(map[string]cached, len(list))
+	out := make([]*Record, 0, len(list))
+	for _, e := range list {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue // of a write that is under way, or was cut short
+		}
+		info, err := e.Info()
+		if err != nil {
+			return nil, err
+		}
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			return nil, fmt.Errorf("%s: no inode", e.Name())
+		}
+		x := m.seen[e.Name()]
+		if x.record == nil || x.inode != st.Ino || x.changed != st.Ctim {
+			r, err := load(e.Name())
+			if err != nil {
+				return nil, err
+			}
+			x = cached{st.Ino, st.Ctim, r}
+		}
+		now[e.Name()] = x
+		copied := *x.record
+		out = append(out, &copied)
+	}
+	m.seen = now
 	return out, nil
 }
 
@@ -107,7 +149,10 @@ func (c *CA) Revoke(which, reason string) ([]*Record, error) {
 			}
 			done = append(done, r)
 		}
-		_, err = c.newList()
+		records, err := c.Records()
+		if err == nil {
+			_, err = c.newList(records)
+		}
 		return err
 	})
 	return done, err

@@ -2,17 +2,27 @@ package key_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/sealift/sealift/attest/key"
+	"github.com/sealift/sealift/measure/tpm"
 	"github.com/sealift/sealift/measure/tpm/swtpmtest"
 )
 
@@ -176,3 +186,74 @@ func sized(t *testing.T, b []byte) (content, rest []byte) {
 }
 
 func hexOf(b []byte) string { return hex.EncodeToString(b) }
+
+// A maker may have its own template and nonce, and its chain in the TPM. A
+// certificate for another key is not shown as this one's. (tpm2_createek is no
+// witness here: it copies the address of the nonce, not the nonce.)
+func TestMakersTemplateAndChain(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	x := swtpmtest.Start(t)
+	put := func(index string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(at("nv"), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		// As makers define them: readable with the index's own, empty, authorisation.
+		swtpmtest.Tool(t, nil, "tpm2_nvdefine", "-Q", "-T", x.TCTI(), index, "-C", "p", "-s", strconv.Itoa(len(data)), "-a", "ppread|ppwrite|ownerread|authread|no_da|platformcreate")
+		swtpmtest.Tool(t, nil, "tpm2_nvwrite", "-Q", "-T", x.TCTI(), index, "-C", "p", "-i", at("nv"))
+	}
+	put("0x1c0000b", []byte("a nonce of the maker's"))
+	put("0x1c0000c", tpm2.Marshal(tpm2.ECCEKTemplate))
+	d := device(t, x.Device())
+	template := tpm2.ECCEKTemplate
+	template.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{
+		X: tpm2.TPM2BECCParameter{Buffer: []byte("a nonce of the maker's\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")},
+		Y: tpm2.TPM2BECCParameter{Buffer: make([]byte, 32)},
+	})
+	var raw []byte
+	err := d.(tpm.Commander).Command(t.Context(), "maker's key", 0, func(l transport.TPM) error {
+		r, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHEndorsement, Auth: tpm2.PasswordAuth(nil)}, InPublic: tpm2.New2B(template)}.Execute(l)
+		if err == nil {
+			raw = r.OutPublic.Bytes()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := key.ParsePublic(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(public any, name string) []byte {
+		t.Helper()
+		c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour)}
+		der, err := x509.CreateCertificate(rand.Reader, c, c, public, signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	leaf, between, root := sign(p.Key(), "leaf"), sign(signer.Public(), "between"), sign(signer.Public(), "root")
+	put("0x1c0000a", append(slices.Clone(leaf), make([]byte, 64)...)) // padded, as some do
+	chain := append(slices.Clone(between), root...)
+	put("0x1c00100", chain[:200]) // one after the other, over two indices
+	put("0x1c00101", chain[200:])
+	e, err := key.EndorsementKey(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(e.Public, p.Public()) || !bytes.Equal(e.Certificate, leaf) || len(e.Chain) != 2 || !bytes.Equal(e.Chain[0], between) || !bytes.Equal(e.Chain[1], root) {
+		t.Errorf("%+v", e)
+	}
+	swtpmtest.Tool(t, nil, "tpm2_nvundefine", "-T", x.TCTI(), "-C", "p", "0x1c0000a")
+	put("0x1c0000a", sign(signer.Public(), "other"))
+	if e, err = key.EndorsementKey(t.Context(), d); err != nil || e.Certificate != nil || !strings.Contains(e.Problem, "0x01c0000a is for another key") {
+		t.Errorf("%+v, %v", e, err)
+	}
+}

@@ -52,10 +52,11 @@ var (
 func (d *direct) Select(pcrs ...int) []Selection {
 	pcrs = slices.Clone(pcrs)
 	slices.Sort(pcrs)
+	pcrs = slices.Compact(pcrs)
 	var out []Selection
 	for _, b := range d.order {
 		s := Selection{Bank: b}
-		for _, p := range slices.Compact(pcrs) {
+		for _, p := range pcrs {
 			if m := d.allocated[b]; p >= 0 && p/8 < len(m) && m[p/8]&(1<<(p%8)) != 0 {
 				s.PCRs = append(s.PCRs, p)
 			}
