@@ -129,6 +129,15 @@ func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error
 	if err != nil {
 		return nil, err
 	}
+	// containerd before 2.0 takes the checkpoint's path out of the options only for
+	// runtimes whose name begins with io.containerd.runc, and would start the
+	// container afresh here.
+	checkpoint := r.Checkpoint
+	if checkpoint == "" {
+		if checkpoint, err = checkpointDir(options.GetCriuImagePath()); err != nil {
+			return nil, err
+		}
+	}
 	config, err := runtime.ReadConfig(bundle)
 	if err != nil {
 		return nil, err
@@ -143,7 +152,7 @@ func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error
 		return nil, err
 	}
 	cgroups := cgroupsPath(spec)
-	if r.Checkpoint != "" && runtime.CgroupTaken(cgroups) {
+	if checkpoint != "" && runtime.CgroupTaken(cgroups) {
 		edit.CgroupsPath = runtime.OwnCgroupsPath(cgroups, r.ID)
 		if spec, err = runtime.FinalSpec(config, edit); err != nil {
 			return nil, err
@@ -154,7 +163,7 @@ func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error
 
 	q := &taskapi.CreateTaskRequest{
 		ID: r.ID, Bundle: r.Bundle, Terminal: r.Terminal, Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr,
-		Checkpoint: r.Checkpoint, ParentCheckpoint: r.ParentCheckpoint,
+		Checkpoint: checkpoint, ParentCheckpoint: r.ParentCheckpoint,
 	}
 	for _, m := range r.Rootfs {
 		q.Rootfs = append(q.Rootfs, strictMount(m))
@@ -169,7 +178,7 @@ func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error
 	}
 	root = filepath.Join(root, ns)
 	c := &container{
-		namespace: ns, restored: r.Checkpoint != "", protected: protected, seesHost: seesHost(protected.Check(spec.OCI, bundle)),
+		namespace: ns, restored: checkpoint != "", protected: protected, seesHost: seesHost(protected.Check(spec.OCI, bundle)),
 		measured: &runtime.Measured{
 			Bundle: r.Bundle, Private: private, State: filepath.Join(root, r.ID),
 			FastStart:  runtime.CanStartByFifo(options.GetBinaryName(), spec.OCI),
@@ -177,6 +186,24 @@ func (s *service) prepare(ns string, r *taskapi.CreateTaskRequest) (*plan, error
 		},
 	}
 	return &plan{namespace: ns, request: q, options: options, spec: spec, container: c, bundle: bundle, root: root}, nil
+}
+
+// checkpointDir checks a path that a client gave for a checkpoint; none is none.
+func checkpointDir(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("checkpoint %q is not an absolute path: %w", path, errdefs.ErrInvalidArgument)
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("checkpoint: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if !st.IsDir() {
+		return "", fmt.Errorf("checkpoint %s is not a directory: %w", path, errdefs.ErrInvalidArgument)
+	}
+	return path, nil
 }
 
 // seesHost says whether the agent can only have let this container pass because

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	eventstypes "github.com/containerd/containerd/api/events"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	cruntime "github.com/containerd/containerd/v2/core/runtime"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	"github.com/containerd/typeurl/v2"
@@ -115,22 +118,37 @@ func (s *service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
+	// containerd before 2.0 gives a directory of its own, whatever path the client
+	// asked for, unless the runtime's name begins with io.containerd.runc.
+	path := r.Path
+	if own := options.GetImagePath(); own != "" {
+		if !filepath.IsAbs(own) {
+			return nil, errgrpc.ToGRPC(fmt.Errorf("checkpoint %q is not an absolute path: %w", own, errdefs.ErrInvalidArgument))
+		}
+		path = own
+	}
 	packed, err := typeurl.MarshalAnyToProto(options)
 	if err != nil {
 		return nil, errgrpc.ToGRPC(fmt.Errorf("checkpoint options: %w", err))
 	}
 	if err := s.record(ctx, &nodev1.ReportRequest{
-		Id: r.ID, Kind: nodev1.ReportKind_REPORT_KIND_CHECKPOINT, Path: r.Path, Detail: packed.GetValue(),
+		Id: r.ID, Kind: nodev1.ReportKind_REPORT_KIND_CHECKPOINT, Path: path, Detail: packed.GetValue(),
 	}); err != nil {
 		return nil, err
 	}
 	// The stock service knows only runc's own type.
-	resp, err := s.TTRPCTaskService.Checkpoint(ctx, &taskapi.CheckpointTaskRequest{ID: r.ID, Path: r.Path, Options: packed})
+	resp, err := s.TTRPCTaskService.Checkpoint(ctx, &taskapi.CheckpointTaskRequest{ID: r.ID, Path: path, Options: packed})
 	if err != nil {
 		return nil, err
 	}
+	if r.Path != "" && filepath.Clean(r.Path) != filepath.Clean(path) {
+		// What containerd will store as an image is the same checkpoint.
+		if err := os.CopyFS(r.Path, os.DirFS(path)); err != nil {
+			return nil, errgrpc.ToGRPC(fmt.Errorf("checkpoint is in %s, its copy for containerd is not: %w", path, err))
+		}
+	}
 	if err := s.publisher.Publish(ctx, cruntime.TaskCheckpointedEventTopic, &eventstypes.TaskCheckpointed{
-		ContainerID: r.ID, Checkpoint: r.Path,
+		ContainerID: r.ID, Checkpoint: path,
 	}); err != nil {
 		log.G(ctx).WithError(err).WithField("container", r.ID).Error("checkpoint is not announced")
 	}

@@ -269,6 +269,48 @@ func TestRestoredStartIsRecordedWithItsPid(t *testing.T) {
 	}
 }
 
+// containerd before 2.0 leaves a checkpoint's path in the options, for runtimes
+// whose name it does not know.
+func TestCheckpointPathInOptions(t *testing.T) {
+	b := newBench(t, "commit")
+	dir := t.TempDir()
+	create := func(path string) error {
+		var err error
+		r := b.request()
+		if r.Options, err = typeurl.MarshalAnyToProto(&runcoptions.Options{CriuImagePath: path}); err != nil {
+			t.Fatal(err)
+		}
+		_, err = b.Create(b.ctx, r)
+		return err
+	}
+	for _, bad := range []string{"relative", dir + "/none"} {
+		if err := create(bad); !errdefs.IsInvalidArgument(errgrpc.ToNative(err)) || len(b.stock.calls) > 0 {
+			t.Errorf("%s: %v, called %v", bad, err, b.stock.calls)
+		}
+	}
+	if err := create(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got, measured := b.stock.created[0].Checkpoint, b.agent.launches[0].GetCheckpoint(); got != dir || measured != dir {
+		t.Errorf("restored from %q, recorded %q, want %q", got, measured, dir)
+	}
+
+	options, err := typeurl.MarshalAnyToProto(&runcoptions.CheckpointOptions{ImagePath: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "pages"), []byte("memory"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	daemons := t.TempDir()
+	if _, err := b.Checkpoint(b.ctx, &taskapi.CheckpointTaskRequest{ID: "c1", Path: daemons, Options: options}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(daemons, "pages")); err != nil || string(got) != "memory" {
+		t.Errorf("containerd's own directory has %q, %v", got, err)
+	}
+}
+
 func TestDeleteClearsUp(t *testing.T) {
 	b := newBench(t, "commit")
 	if _, err := b.Create(b.ctx, b.request()); err != nil {
