@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/sealift/sealift/attest/verify"
+	"github.com/sealift/sealift/internal/durable"
 )
 
 // Checkpoints keeps one checkpoint a host, by its AK's name, in a directory
@@ -79,7 +80,7 @@ func (c *Checkpoints) Store(akName []byte, next *verify.Checkpoint) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(c.path(akName), text); err != nil {
+	if err := durable.Write(c.path(akName), text, 0o600); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	c.kept[string(akName)] = next
@@ -91,32 +92,8 @@ func (c *Checkpoints) Forget(akName []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.kept, string(akName))
-	if err := os.Remove(c.path(akName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := durable.Remove(c.path(akName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	return nil
-}
-
-// replace puts text in the place of a file, whole or not at all.
-func replace(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

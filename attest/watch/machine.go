@@ -17,13 +17,18 @@ type machine struct {
 	status Status
 	// epoch is the last that a verdict named.
 	epoch string
+	memory
+	// found is what the last verdict said, with what is held against the peer;
+	// a look without a verdict leaves it.
+	found []Reason
+}
+
+// memory is what a machine knows that outlives the watcher.
+type memory struct {
 	// caught is what the peer was caught at in epoch caughtIn; a good verdict
 	// alone does not undo it.
 	caught   *Reason
 	caughtIn string
-	// found is what the last verdict said, with what is held against the peer;
-	// a look without a verdict leaves it.
-	found []Reason
 }
 
 // sticky are findings that a later good verdict does not explain: who shows

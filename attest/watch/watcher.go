@@ -16,6 +16,7 @@ type Session interface {
 	Attest(ctx context.Context) (*verify.Verdict, error)
 	Verdict() *verify.Verdict
 	Done() <-chan struct{}
+	AKName() []byte
 	Err() error
 	Close() error
 }
@@ -37,6 +38,11 @@ type Config struct {
 	Changed func(Status, []Change)
 	// Clock is time.Now when nil.
 	Clock func() time.Time
+
+	// keep is told what is to outlive the watcher, when it changed; memory is
+	// what was kept.
+	keep   func(memory, []byte)
+	memory memory
 }
 
 // Watcher watches one peer.
@@ -62,7 +68,9 @@ func New(cfg Config) (*Watcher, error) {
 	if cfg.Open == nil || cfg.Interval < 0 || cfg.Patience < 0 {
 		return nil, fmt.Errorf("watch of %s: needs a way to call it, and an interval that is not negative", cfg.Peer)
 	}
-	return &Watcher{cfg: cfg, demands: make(chan chan struct{}), machine: newMachine(cfg.Peer)}, nil
+	w := &Watcher{cfg: cfg, demands: make(chan chan struct{}), machine: newMachine(cfg.Peer)}
+	w.machine.memory = cfg.memory
+	return w, nil
 }
 
 // Status is how the peer stands.
@@ -131,7 +139,7 @@ func (w *Watcher) look(ctx context.Context, s Session) Session {
 	if s != nil {
 		v, err := s.Attest(ctx)
 		if err == nil {
-			w.note(ctx, v, nil)
+			w.note(ctx, v, nil, nil)
 			return s
 		}
 		s.Close()
@@ -139,16 +147,16 @@ func (w *Watcher) look(ctx context.Context, s Session) Session {
 		// less than the try to open the next. Everything else says enough; what
 		// is late has used up the time.
 		if !cut(err) {
-			w.note(ctx, nil, err)
+			w.note(ctx, nil, nil, err)
 			return nil
 		}
 	}
 	s, err := w.cfg.Open(ctx)
 	if err != nil {
-		w.note(ctx, nil, err)
+		w.note(ctx, nil, nil, err)
 		return nil
 	}
-	w.note(ctx, s.Verdict(), nil)
+	w.note(ctx, s.Verdict(), s.AKName(), nil)
 	return s
 }
 
@@ -161,8 +169,9 @@ func cut(err error) bool {
 	return e.Cut()
 }
 
-// note has the machine take in what a look gave.
-func (w *Watcher) note(ctx context.Context, v *verify.Verdict, err error) {
+// note has the machine take in what a look gave; akName is that of a new
+// session.
+func (w *Watcher) note(ctx context.Context, v *verify.Verdict, akName []byte, err error) {
 	// A watcher that is told to stop has seen nothing of the peer.
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return
@@ -174,9 +183,13 @@ func (w *Watcher) note(ctx context.Context, v *verify.Verdict, err error) {
 		o.Ours = e.Ours()
 	}
 	w.mu.Lock()
+	before := w.machine.memory
 	changes := w.machine.observe(o)
-	status := w.machine.status
+	status, after := w.machine.status, w.machine.memory
 	w.mu.Unlock()
+	if w.cfg.keep != nil && (after != before || len(akName) > 0) {
+		w.cfg.keep(after, akName)
+	}
 	if w.cfg.Changed != nil {
 		w.cfg.Changed(status, changes)
 	}

@@ -110,6 +110,8 @@ func (s *session) Verdict() *verify.Verdict {
 	return s.verdict
 }
 
+func (s *session) AKName() []byte { return []byte("ak-b") }
+
 func (s *session) Done() <-chan struct{} { return s.done }
 
 func (s *session) Err() error {
