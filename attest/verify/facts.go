@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/sealift/sealift/measure/eventlog"
 )
 
 // maxEnded bounds the ended containers that are remembered because something
-// was wrong with them; more are counted.
+// was wrong with them, and the kinds of those with which nothing was; more are
+// counted.
 const maxEnded = 1024
 
 // facts is what the log's proven records say, judged by nobody yet: so a changed
@@ -22,6 +24,11 @@ type facts struct {
 	Boxes map[string]*Container    `json:"containers"`
 	Ended []Container              `json:"ended"`
 	Lost  uint64                   `json:"endedLost"`
+	// Past are containers that ended with nothing against them, by what was the
+	// same about them: what they ran still counts, their names do not.
+	Past map[string]*Container `json:"past"`
+	// Refused counts starts that were refused: the system at work, nothing ran.
+	Refused uint64 `json:"refused"`
 	// Bypassing are the host's containers that did not start through Sealift,
 	// Unproven those that ran when the epoch began.
 	Bypassing []string `json:"bypassing"`
@@ -52,7 +59,7 @@ type Container struct {
 	ID        string `json:"id"`
 	// Seq is the record of its launch.
 	Seq   uint64 `json:"seq"`
-	State string `json:"state"` // launched, started, exited, vanished, deleted, refused, unproven
+	State string `json:"state"` // launched, started, exited, vanished, deleted, unproven
 	Image string `json:"image"`
 	// Manifest is what was checked; Class the weakest binding of its layers.
 	Manifest    string   `json:"manifest"`
@@ -61,12 +68,14 @@ type Container struct {
 	Level       string   `json:"level"`
 	Policy      string   `json:"policy"`
 	WouldRefuse []string `json:"wouldRefuse"`
-	Refused     []string `json:"refused"`
 	Violations  uint64   `json:"violations"`
+	// Count is how many containers that have ended this one stands for; it is
+	// the last of them.
+	Count uint64 `json:"count,omitempty"`
 }
 
 func newFacts() *facts {
-	return &facts{Blind: map[string]eventlog.Hash{}, Boxes: map[string]*Container{}, Closed: map[string]uint64{}}
+	return &facts{Blind: map[string]eventlog.Hash{}, Boxes: map[string]*Container{}, Closed: map[string]uint64{}, Past: map[string]*Container{}}
 }
 
 func (f *facts) clone() *facts {
@@ -76,6 +85,11 @@ func (f *facts) clone() *facts {
 	for k, x := range f.Boxes {
 		y := *x
 		c.Boxes[k] = &y
+	}
+	c.Past = map[string]*Container{}
+	for k, x := range f.Past {
+		y := *x
+		c.Past[k] = &y
 	}
 	c.Ended, c.Bypassing, c.Unproven, c.Strange = slices.Clone(f.Ended), slices.Clone(f.Bypassing), slices.Clone(f.Unproven), slices.Clone(f.Strange)
 	if c.Blind == nil {
@@ -114,8 +128,10 @@ func (f *facts) record(e *eventlog.Entry) {
 		f.Set = body.text("policy_set")
 	case "policy":
 		f.Set = body.text("set")
-	case "launch", "refusal":
+	case "launch":
 		f.launch(e, body)
+	case "refusal":
+		f.Refused++
 	case "started":
 		f.state(r, "started")
 	case "exit":
@@ -163,15 +179,7 @@ func (f *facts) launch(e *eventlog.Entry, body members) {
 		Class: root.text("class"), Policy: pol.text("digest"), Content: pol.text("content"), Level: pol.text("level"),
 		WouldRefuse: codes(body.list("would_refuse")),
 	}
-	if r.Type == "refusal" {
-		// It never ran; what was there under its name before still counts.
-		c.State, c.Refused = "refused", codes(body.list("reasons"))
-		if f.Boxes[boxKey(r)] != nil {
-			return
-		}
-	} else {
-		f.end(r)
-	}
+	f.end(r)
 	f.Boxes[boxKey(r)] = c
 }
 
@@ -196,14 +204,28 @@ func (f *facts) end(r *eventlog.Record) {
 		return
 	}
 	delete(f.Boxes, boxKey(r))
-	if c.State == "refused" || (len(c.WouldRefuse) == 0 && c.Violations == 0) {
-		return
-	}
-	if c.State = "deleted"; len(f.Ended) < maxEnded {
+	c.State = "deleted"
+	if len(c.WouldRefuse) == 0 && c.Violations == 0 {
+		f.past(c)
+	} else if len(f.Ended) < maxEnded {
 		f.Ended = append(f.Ended, *c)
 	} else {
 		f.Lost++
 	}
+}
+
+// past remembers what a container was that ended with nothing against it.
+func (f *facts) past(c *Container) {
+	k := strings.Join([]string{c.Namespace, c.Image, c.Manifest, c.Class, c.Content, c.Level, c.Policy}, "\x00")
+	count := uint64(1)
+	if old := f.Past[k]; old != nil {
+		count += old.Count
+	} else if len(f.Past) >= maxEnded {
+		f.Lost++
+		return
+	}
+	c.Count = count
+	f.Past[k] = c
 }
 
 // members is an object of a record's body. Keys are compared exactly, and

@@ -25,6 +25,9 @@ func (a *appraisal) judge() {
 		a.v.Containers = append(a.v.Containers, *f.Boxes[k])
 	}
 	a.v.Containers = append(a.v.Containers, f.Ended...)
+	for _, k := range sortedKeys(f.Past) {
+		a.v.Containers = append(a.v.Containers, *f.Past[k])
+	}
 	for _, n := range f.Closed {
 		a.v.Closed += n
 	}
@@ -204,8 +207,13 @@ func (a *appraisal) judgeContainers() {
 	for i := range f.Ended {
 		a.judgeContainer(&f.Ended[i])
 	}
+	ended := uint64(len(f.Ended)) + f.Lost
+	for _, k := range sortedKeys(f.Past) {
+		a.judgeContainer(f.Past[k])
+		ended += f.Past[k].Count
+	}
 	if f.Lost > 0 {
-		a.answer(p.WouldRefuse, FileSystem, "more-ended", a.v.Host, "", "%d more containers that have ended had something against them", f.Lost)
+		a.answer(p.WouldRefuse, FileSystem, "more-ended", a.v.Host, "", "%d more containers that have ended are not remembered: something may have been against them", f.Lost)
 	}
 	if len(f.Bypassing) > 0 {
 		a.answer(p.Bypass, FileSystem, "bypass", strings.Join(f.Bypassing, ","), "start them with Sealift's runtime", "%d containers of the host did not start through Sealift: %s", len(f.Bypassing), strings.Join(f.Bypassing, ", "))
@@ -213,21 +221,17 @@ func (a *appraisal) judgeContainers() {
 	if len(f.Unproven) > 0 || f.Unknown {
 		a.answer(p.Unproven, FileSystem, "unproven", strings.Join(f.Unproven, ","), "start them anew", "containers ran when this log began without a record of their start: %s", strings.Join(f.Unproven, ", "))
 	}
-	a.affirm(FileSystem, "containers", "%d containers are on record", len(f.Boxes))
+	a.affirm(FileSystem, "containers", "%d containers are on record, %d that have ended, and %d starts that were refused", len(f.Boxes), ended, f.Refused)
 }
 
 func (a *appraisal) judgeContainer(c *Container) {
 	p, name := a.p.Containers, c.Namespace+"/"+c.ID
 	if len(c.WouldRefuse) > 0 {
 		a.answer(p.WouldRefuse, FileSystem, "would-refuse", name, "under enforce it does not start; or accept it: containers: would-refuse: accept",
-			"container %s runs although enforce would have refused it: %s", name, strings.Join(c.WouldRefuse, ", "))
+			"container %s was started although enforce would have refused it: %s", name, strings.Join(c.WouldRefuse, ", "))
 	}
 	if c.Violations > 0 {
 		a.answer(p.Violations, FileSystem, "violation", name, "sealift log "+c.ID, "container %s broke its policy (%d times)", name, c.Violations)
-	}
-	// A start that was refused is the system at work: nothing ran.
-	if c.State == "refused" || c.State == "deleted" {
-		return
 	}
 	if c.State == "unproven" {
 		return

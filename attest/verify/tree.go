@@ -55,12 +55,13 @@ func (v *Verdict) Tree() *Node {
 	of := map[string]*Node{}
 	for i := range v.Containers {
 		c := &v.Containers[i]
-		if c.State == "refused" || c.State == "deleted" && len(c.WouldRefuse)+int(c.Violations) == 0 {
-			continue
-		}
 		key := c.Namespace + "/" + c.ID
 		if of[key] == nil {
-			of[key] = &Node{Name: key, Detail: strings.TrimSpace(c.State + "  " + c.Image), Status: Affirming}
+			detail := strings.TrimSpace(c.State + "  " + c.Image)
+			if c.Count > 1 {
+				detail += fmt.Sprintf(", and %d like it before", c.Count-1)
+			}
+			of[key] = &Node{Name: key, Detail: detail, Status: Affirming}
 			containers.Children = append(containers.Children, of[key])
 		}
 	}

@@ -20,7 +20,7 @@ const (
 )
 
 func run(ctx context.Context, w io.Writer, line node.Line) (err error) {
-	fmt.Fprintf(w, "Sealift in ten steps, on a Debian 13 of its own inside this machine (containerd %s,\na TPM in software). Nothing of it stays.\n", line)
+	fmt.Fprintf(w, "Sealift, step by step, on a Debian 13 of its own inside this machine (containerd %s,\na TPM in software). Nothing of it stays.\n", line)
 	tiny, err := made.Image(ctx, "tiny", image.Tiny)
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func run(ctx context.Context, w io.Writer, line node.Line) (err error) {
 	}()
 	p := &play{stage: s, tiny: tiny}
 	for _, act := range []func(context.Context) error{
-		p.doctor, p.imports, p.runs, p.log, p.verifies, p.tampers, p.refuses, p.audits, p.restores, p.verifies,
+		p.doctor, p.imports, p.enrols, p.runs, p.log, p.verifies, p.attests, p.tampers, p.refuses, p.audits, p.tampered, p.restores, p.verifies, p.judges,
 	} {
 		if err := act(ctx); err != nil {
 			return err
