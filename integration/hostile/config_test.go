@@ -24,9 +24,6 @@ func TestConfigChanged(t *testing.T) {
 			if _, err := s.Import(t.Context(), "default", overlayfs, s.Image); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.MkdirAll(s.Inside(faultDir), 0o755); err != nil {
-				t.Fatal(err)
-			}
 			for _, point := range []string{"create.before-launch", "launch.received", "launch.measured", "launch.before-reply", "create.after-launch", "create.after-runc", "start.before", "start.after"} {
 				t.Run(point, func(t *testing.T) { configChangedAt(t, s, point) })
 			}
@@ -36,44 +33,45 @@ func TestConfigChanged(t *testing.T) {
 
 func configChangedAt(t *testing.T, s *tamper.Stage, point string) {
 	id := "at-" + point
-	armed, hit := s.Inside(filepath.Join(faultDir, point)), s.Inside(filepath.Join(faultDir, point+".hit"))
-	if err := os.WriteFile(armed, []byte("block"), 0o644); err != nil {
-		t.Fatal(err)
+	var out string
+	err := meanwhile(s, point, func() (err error) {
+		out, err = s.Run(t.Context(), "default", id, nil, "/bin/cat", "/etc/motd")
+		return err
+	}, func() error { return changeConfig(t, s, id, "sed 's,/etc/motd,/etc/group,'") })
+	if err != nil || out != "top\n" {
+		t.Errorf("ran %q, %v; measured was what prints %q", out, err, "top\n")
 	}
-	type result struct {
-		out string
-		err error
+	if err := s.Left(t.Context(), "default", id); err != nil {
+		t.Error(err)
 	}
-	done := make(chan result, 1)
-	go func() {
-		out, err := s.Run(t.Context(), "default", id, nil, "/bin/cat", "/etc/motd")
-		done <- result{out, err}
-	}()
-	await := func() error {
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			if _, err := os.Stat(hit); err == nil {
-				return nil
-			}
-		}
-		return errors.New("the point was not reached")
-	}
-	err := await()
-	bundle := "/run/containerd/io.containerd.runtime.v2.task/default/" + id
-	if err == nil {
-		_, err = s.Shell(t.Context(), `cd `+bundle+`
-sed 's,/etc/motd,/etc/group,' config.json > other.json
+}
+
+// changeConfig puts what a filter makes of config.json in its place, in the file
+// itself and by a link to another.
+func changeConfig(t *testing.T, s *tamper.Stage, id, filter string) error {
+	_, err := s.Shell(t.Context(), `cd /run/containerd/io.containerd.runtime.v2.task/default/`+id+`
+`+filter+` config.json > other.json
 ! cmp -s config.json other.json
 cat other.json > config.json
 mv config.json was.json; ln -s other.json config.json`)
+	return err
+}
+
+// meanwhile begins something that is to stop at a named point, does another
+// thing there, and lets it go on.
+func meanwhile(s *tamper.Stage, point string, begin, there func() error) error {
+	armed, hit := s.Inside(filepath.Join(faultDir, point)), s.Inside(filepath.Join(faultDir, point+".hit"))
+	if err := errors.Join(os.MkdirAll(filepath.Dir(armed), 0o755), os.WriteFile(armed, []byte("block"), 0o644)); err != nil {
+		return err
 	}
-	if err := errors.Join(err, os.Remove(armed)); err != nil {
-		t.Error(err)
+	done := make(chan error, 1)
+	go func() { done <- begin() }()
+	err := errors.New("the point was not reached")
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if _, serr := os.Stat(hit); serr == nil {
+			err = there()
+			break
+		}
 	}
-	r := <-done
-	if r.err != nil || r.out != "top\n" {
-		t.Errorf("ran %q, %v; measured was what prints %q", r.out, r.err, "top\n")
-	}
-	if err := errors.Join(os.Remove(hit), s.Left(t.Context(), "default", id)); err != nil {
-		t.Error(err)
-	}
+	return errors.Join(err, os.Remove(armed), <-done, os.Remove(hit))
 }
