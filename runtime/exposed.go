@@ -1,14 +1,13 @@
 package runtime
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
 	"strconv"
-	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,48 +49,26 @@ func (p Protected) Exposed(pid int) error {
 	return nil
 }
 
-// mountEntry is one line of mountinfo, see proc_pid_mountinfo(5).
+// mountEntry is what of a mount says which files it shows.
 type mountEntry struct {
 	device, root, point string
 }
 
 func readMounts(process string) ([]mountEntry, error) {
-	b, err := os.ReadFile(filepath.Join("/proc", process, "mountinfo"))
+	f, err := os.Open(filepath.Join("/proc", process, "mountinfo"))
 	if err != nil {
 		return nil, fmt.Errorf("mounts of process %s: %w", process, err)
 	}
-	return parseMounts(b), nil
-}
-
-func parseMounts(b []byte) []mountEntry {
-	out := make([]mountEntry, 0, bytes.Count(b, []byte{'\n'}))
-	for line := range bytes.Lines(b) {
-		f := bytes.SplitN(line, []byte{' '}, 6)
-		if len(f) < 6 {
-			continue
-		}
-		out = append(out, mountEntry{device: string(f[2]), root: unescape(string(f[3])), point: unescape(string(f[4]))})
+	defer f.Close()
+	infos, err := mountinfo.GetMountsFromReader(f, nil)
+	if err != nil {
+		return nil, fmt.Errorf("mounts of process %s: %w", process, err)
 	}
-	return out
-}
-
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
+	out := make([]mountEntry, len(infos))
+	for i, m := range infos {
+		out[i] = mountEntry{device: fmt.Sprintf("%d:%d", m.Major, m.Minor), root: m.Root, point: m.Mountpoint}
 	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+	return out, nil
 }
 
 // locate finds on which file system, and where in it, an existing path is.

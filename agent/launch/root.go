@@ -245,9 +245,20 @@ func differences(name, want, found string, diffs []layer.Difference) []*nodev1.R
 
 func layerName(n int, l inventory.Layer) string { return fmt.Sprintf("%d %s", n+1, l.DiffID) }
 
-func (f *Finding) rootAttributes(dir string) {
-	if _, err := chain.ExamineRoot(dir, f.owner); err != nil {
-		f.content("root-attributes", "root directory "+dir, err)
+func (f *Finding) rootAttributes(top chain.Lower) {
+	if top.Blob == "" {
+		if _, err := chain.ExamineRoot(top.Dir, f.owner); err != nil {
+			f.content("root-attributes", "root directory "+top.Dir, err)
+		}
+		return
+	}
+	if top.Mountpoint == "" {
+		f.Facts.Content = append(f.Facts.Content, &nodev1.Reason{Code: "root-attributes", Subject: "image file " + top.Blob,
+			Message: "is not mounted, so that its root cannot be looked at"})
+		return
+	}
+	if _, err := chain.ExamineImageRoot(top.Mountpoint); err != nil {
+		f.content("root-attributes", "root directory "+top.Mountpoint, err)
 	}
 }
 

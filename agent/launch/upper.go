@@ -15,9 +15,9 @@ import (
 // a container that has been watched since its first start.
 func (x *Examiner) upper(ctx context.Context, d *inventory.Daemon, req *nodev1.LaunchRequest, c *inventory.Container, watched *Watched, f *Finding) {
 	if f.chain.Upper == "" {
-		if len(f.chain.Lowers) > 0 && f.chain.Lowers[len(f.chain.Lowers)-1].Dir != "" {
+		if len(f.chain.Lowers) > 0 {
 			// Without an upper the topmost layer's own attributes are the root's.
-			f.rootAttributes(f.chain.Lowers[len(f.chain.Lowers)-1].Dir)
+			f.rootAttributes(f.chain.Lowers[len(f.chain.Lowers)-1])
 		}
 		return
 	}

@@ -2,9 +2,9 @@ package main
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,8 +44,8 @@ func (v View) lines() (_ []string, err error) {
 		}
 	}()
 	w := walker{root: dir, inodes: map[uint64]string{}}
-	err = filepath.WalkDir(dir, w.visit)
-	return w.out, err
+	w.walk(dir)
+	return w.out, nil
 }
 
 type walker struct {
@@ -54,17 +54,47 @@ type walker struct {
 	out    []string
 }
 
-func (w *walker) visit(path string, _ fs.DirEntry, err error) error {
-	rel := strings.TrimPrefix(path, w.root)
+// maxEntries bounds a directory: the kernel lists some damaged ones without end.
+const maxEntries = 10_000
+
+func (w *walker) walk(path string) {
+	if !w.visit(path) {
+		return
+	}
+	names, err := list(path)
+	slices.Sort(names)
+	for _, name := range names {
+		w.walk(filepath.Join(path, name))
+	}
 	if err != nil {
 		// What cannot be listed is not seen, and that is seen.
-		w.out = append(w.out, fmt.Sprintf("%q %v", rel, unwrapped(err)))
-		return nil
+		w.out = append(w.out, fmt.Sprintf("%q %v", strings.TrimPrefix(path, w.root), unwrapped(err)))
 	}
+}
+
+func list(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(maxEntries)
+	switch {
+	case len(names) == maxEntries:
+		return nil, errors.New("entries without end")
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	}
+	return names, err
+}
+
+// visit describes path and says whether it is a directory.
+func (w *walker) visit(path string) bool {
+	rel := strings.TrimPrefix(path, w.root)
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		w.out = append(w.out, fmt.Sprintf("%q %v", rel, err))
-		return nil
+		return false
 	}
 	line := fmt.Sprintf("%q %o %d:%d", rel, st.Mode, st.Uid, st.Gid)
 	if rel != "" {
@@ -90,7 +120,7 @@ func (w *walker) visit(path string, _ fs.DirEntry, err error) error {
 		}
 	}
 	w.out = append(w.out, line+attributes(path))
-	return nil
+	return st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
 func content(path string) string {
@@ -130,7 +160,7 @@ func attributes(path string) string {
 
 // unwrapped leaves out the path, which differs from view to view.
 func unwrapped(err error) error {
-	if p, ok := err.(*fs.PathError); ok { //nolint:errorlint // the outermost is meant
+	if p, ok := err.(*os.PathError); ok { //nolint:errorlint // the outermost is meant
 		return p.Err
 	}
 	return err

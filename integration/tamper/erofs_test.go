@@ -1,6 +1,7 @@
 package tamper_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 // packed is one namespace's image as files, and a container of it that the
 // agent is asked for, its layers mounted by hand.
 type packed struct {
+	ctx   context.Context
 	s     *tamper.Stage
 	ns    string
 	img   containerd.Image
@@ -38,7 +40,7 @@ func newPacked(t *testing.T, s *tamper.Stage, ns string) *packed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &packed{s: s, ns: ns, img: img}
+	p := &packed{ctx: ctx, s: s, ns: ns, img: img}
 	if p.files, err = s.Files(ctx, ns, s.Image); err != nil {
 		t.Fatal(err)
 	}
@@ -180,4 +182,3 @@ func TestChangedImageFile(t *testing.T) {
 		t.Errorf("repacked: %q %v", out, err)
 	}
 }
-

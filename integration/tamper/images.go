@@ -1,9 +1,12 @@
 package tamper
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"slices"
@@ -73,7 +76,7 @@ func (f *Files) Paths() (out []string) {
 func (f *Files) Restore(ctx context.Context) error {
 	script := "cd $1\n"
 	for i, file := range f.Inside {
-		script += fmt.Sprintf("cp -a pristine/%d %[2]s.new; mv -f %[2]s.new %[2]s\n", i, file)
+		script += fmt.Sprintf("cp -a pristine/%d %[2]s.new; rm -rf %[2]s; mv %[2]s.new %[2]s\n", i, file)
 	}
 	return f.sh(ctx, script)
 }
@@ -123,6 +126,9 @@ func (f *Files) Edit(ctx context.Context, layer int, inPlace bool, edit func([]b
 		return err
 	}
 	changed := edit(slices.Clone(b))
+	if bytes.Equal(changed, b) {
+		return fmt.Errorf("%s: the edit changes nothing", path)
+	}
 	if inPlace {
 		return rewriteFile(path, changed)
 	}
@@ -141,6 +147,22 @@ func rewriteFile(path string, b []byte) error {
 	}
 	_, err = file.WriteAt(b, 0)
 	return errors.Join(err, file.Truncate(int64(len(b))), file.Close())
+}
+
+// Superblock is where an EROFS image has it, in its first block of 4096 bytes
+// (fs/erofs/erofs_fs.h).
+const Superblock, checksumAt, firstBlock = 1024, 1024 + 4, 4096
+
+// Seal makes the checksum of the first block right (fs/erofs/super.c,
+// erofs_superblock_csum_verify), as whoever changes metadata would.
+func Seal(b []byte) []byte {
+	if len(b) < firstBlock {
+		return b
+	}
+	clear(b[checksumAt : checksumAt+4])
+	sum := ^crc32.Checksum(b[Superblock:firstBlock], crc32.MakeTable(crc32.Castagnoli))
+	binary.LittleEndian.PutUint32(b[checksumAt:], sum)
+	return b
 }
 
 // Forget makes a container one that never started to the agent.

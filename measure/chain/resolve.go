@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
@@ -35,47 +36,57 @@ func Resolve(c *Chain) error {
 	return nil
 }
 
-// mountedBlob names the file behind the EROFS that is mounted on dir. An EROFS
-// may span several files (device=), which is not one layer's blob.
+// mountedBlob names the file behind the EROFS that is mounted on dir.
 func mountedBlob(dir string) (string, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return m.Mountpoint != dir, false })
 	if err != nil {
 		return "", fmt.Errorf("mounts: %w", err)
 	}
-	blob := ""
-	for line := range strings.SplitSeq(string(b), "\n") {
-		// proc_pid_mountinfo(5): fields before " - " end with the mount point and
-		// options; after it come type, source and super options.
-		head, tail, ok := strings.Cut(line, " - ")
-		f, s := strings.Fields(head), strings.Fields(tail)
-		if !ok || len(f) < 5 || len(s) < 3 || unescape(f[4]) != dir {
-			continue
-		}
-		if s[0] != "erofs" || f[3] != "/" {
-			blob = ""
-			continue
-		}
-		if strings.Contains(s[2], "device=") {
-			return "", &Problem{Code: "mount-type", Subject: "lower directory " + dir, Message: "an EROFS of several devices is not one layer"}
-		}
-		blob = unescape(s[1])
-	}
-	if blob == "" {
+	if len(mounts) == 0 {
 		return "", &Problem{Code: "mount-type", Subject: "lower directory " + dir, Message: "lies on an EROFS that is not mounted there"}
 	}
-	if name, ok := strings.CutPrefix(blob, "/dev/loop"); ok {
-		file, err := os.ReadFile(filepath.Join("/sys/block/loop"+name, "loop/backing_file"))
-		if err != nil {
-			return "", fmt.Errorf("loop device %s: %w", blob, err)
+	m := mounts[len(mounts)-1] // hides the others
+	if m.FSType != "erofs" || m.Root != "/" {
+		return "", &Problem{Code: "mount-type", Subject: "lower directory " + dir, Message: "shows part of a file system, not a whole image"}
+	}
+	for o := range strings.SplitSeq(m.VFSOptions, ",") {
+		if name, _, _ := strings.Cut(o, "="); !erofsOptions[name] {
+			p := badOption("erofs", o)
+			p.Subject = "lower directory " + dir
+			return "", p
 		}
-		blob = strings.TrimSuffix(string(file), "\n")
+	}
+	blob := m.Source
+	if name, ok := strings.CutPrefix(blob, "/dev/loop"); ok {
+		if blob, err = loopFile(name); err != nil {
+			return "", fmt.Errorf("loop device %s: %w", m.Source, err)
+		}
 	}
 	return blob, checkDir(blob)
 }
 
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+// erofsOptions are those that mountinfo lists of an image that is shown as it
+// is: all of it (device= adds other files, fsoffset= begins elsewhere), with its
+// attributes.
+var erofsOptions = map[string]bool{"ro": true, "user_xattr": true, "acl": true, "cache_strategy": true, "dax": true, "seclabel": true}
+
+// loopFile names the file behind a loop device, which must show all of it.
+func loopFile(number string) (string, error) {
+	dir := filepath.Join("/sys/block/loop"+number, "loop")
+	attribute := func(name string) (string, error) {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		return strings.TrimSuffix(string(b), "\n"), err
+	}
+	for _, name := range []string{"offset", "sizelimit"} {
+		v, err := attribute(name)
+		if err != nil {
+			return "", err
+		}
+		if v != "0" {
+			return "", &Problem{Code: "mount-option", Subject: "loop device /dev/loop" + number, Message: fmt.Sprintf("%s %s: it shows part of its file only", name, v)}
+		}
+	}
+	return attribute("backing_file")
 }
 
 // Layers returns the lower layers of a read-only view, resolved and bottom

@@ -26,12 +26,18 @@ type Root struct {
 // Owner owns a root directory: 0:0, or what root is in a user namespace.
 type Owner struct{ UID, GID uint32 }
 
-// rootMode is what every snapshotter gives the directories it makes.
-const rootMode = 0o755
+// rootMode is what every snapshotter gives the directories it makes, imageMode
+// what mkfs.erofs gives the root of an image whose tar does not name it.
+const rootMode, imageMode = 0o755, 0o777
 
 // ExamineRoot opens dir and checks its attributes. Its error is a *Problem when
 // the attributes are not those of a fresh root of owner.
-func ExamineRoot(dir string, owner Owner) (Root, error) {
+func ExamineRoot(dir string, owner Owner) (Root, error) { return examineRoot(dir, owner, false) }
+
+// ExamineImageRoot does so with the root of a mounted EROFS image.
+func ExamineImageRoot(dir string) (Root, error) { return examineRoot(dir, Owner{}, true) }
+
+func examineRoot(dir string, owner Owner, image bool) (Root, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Root{}, fmt.Errorf("root directory %s: %w", dir, err)
@@ -43,7 +49,7 @@ func ExamineRoot(dir string, owner Owner) (Root, error) {
 		return Root{}, fmt.Errorf("root directory %s: %w", dir, err)
 	}
 	r := Root{Dev: uint64(st.Dev), Ino: st.Ino}
-	if mode := st.Mode & 0o7777; mode != rootMode || st.Uid != owner.UID || st.Gid != owner.GID {
+	if mode := st.Mode & 0o7777; mode != rootMode && !(image && mode == imageMode) || st.Uid != owner.UID || st.Gid != owner.GID {
 		return r, &Problem{Code: "root-attributes", Subject: "root directory " + dir,
 			Message: fmt.Sprintf("has mode %04o owner %d:%d, wanted %04o %d:%d", mode, st.Uid, st.Gid, rootMode, owner.UID, owner.GID),
 			Hint:    "recreate the snapshot: remove the container and its image, and pull again"}

@@ -27,6 +27,7 @@ var ErrImage = errors.New("not an EROFS image that can be measured")
 type imageReader struct {
 	ctx    context.Context
 	img    fs.FS
+	form   *imageForm
 	budget int64
 	o      Options
 	files  int64
@@ -58,6 +59,9 @@ func (r *imageReader) read(f io.ReaderAt, size int64) (err error) {
 	if r.img, err = erofs.Open(f); err != nil {
 		return fmt.Errorf("%w: %w", ErrImage, err)
 	}
+	if err := r.openForm(f, size); err != nil {
+		return err
+	}
 	r.budget = size + maxHoles
 	r.m = &layer.Manifest{}
 	r.links, r.nlinks, r.dirs = map[int64][]string{}, map[int64]int{}, map[int64]bool{}
@@ -83,6 +87,9 @@ func (r *imageReader) root() error {
 		return fmt.Errorf("%w: its root is no directory", ErrImage)
 	}
 	r.dirs[st.Ino] = true
+	if err := r.form.inode(st.Ino, true); err != nil {
+		return fmt.Errorf("%w: its root: %w", ErrImage, err)
+	}
 	withoutOrigin(st.Xattrs)
 	a := judgeAttributes("", st.Xattrs, true, &r.o).rootOnly()
 	r.refuse(layer.Record{Type: layer.Dir}, a)
@@ -131,6 +138,9 @@ func (r *imageReader) entry(path string, e fs.DirEntry) error {
 	// of it: they must agree.
 	if !ok || st.Mode.Type() != e.Type() {
 		return fmt.Errorf("%w: entry %.300q: directory and inode disagree about its type", ErrImage, path)
+	}
+	if err := r.form.inode(st.Ino, e.IsDir()); err != nil {
+		return fmt.Errorf("%w: entry %.300q: %w", ErrImage, path, err)
 	}
 	rec, diff := r.record(path, st)
 	if diff != nil {

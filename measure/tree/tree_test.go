@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,27 +11,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealift/sealift/integration/skip"
 	"github.com/sealift/sealift/measure/layer"
 	"github.com/sealift/sealift/measure/tree"
 )
-
-// needRoot skips a test that only root of the machine can run, on the type of
-// error the kernel gives for it.
-func needRoot(t *testing.T) {
-	t.Helper()
-	p := filepath.Join(t.TempDir(), "whiteout")
-	if err := unix.Mknod(p, unix.S_IFCHR, 0); errors.Is(err, os.ErrPermission) {
-		t.Skip("mknod:", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // sample makes a small layer directory and the manifest of a tar that says the
 // same.
 func sample(t *testing.T) (dir string, want *layer.Manifest) {
 	t.Helper()
-	needRoot(t)
+	skip.On(t, skip.NeedRoot())
 	dir = t.TempDir()
 	at := time.Unix(1_700_000_000, 0)
 	must := func(err error) {
