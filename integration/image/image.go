@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -33,8 +35,39 @@ type Spec struct {
 	// Name is a full reference: host/path:tag.
 	Name   string
 	Layers []Layer
-	Config v1.ImageConfig
+	// Compression is the layers' own; they are gzipped where it says nothing.
+	Compression []Compression
+	Config      v1.ImageConfig
 }
+
+// Compression is how a layer's blob is packed.
+type Compression int
+
+// The compressions that image-spec has media types for.
+const (
+	Gzip Compression = iota
+	Zstd
+	None
+)
+
+func (c Compression) mediaType() string {
+	return [...]string{v1.MediaTypeImageLayerGzip, v1.MediaTypeImageLayerZstd, v1.MediaTypeImageLayer}[c]
+}
+
+// writer compresses at the fastest level: the tests wait for it.
+func (c Compression) writer(w io.Writer) (io.WriteCloser, error) {
+	switch c {
+	case Zstd:
+		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
+	case None:
+		return uncompressed{w}, nil
+	}
+	return gzip.NewWriterLevel(w, gzip.BestSpeed)
+}
+
+type uncompressed struct{ io.Writer }
+
+func (uncompressed) Close() error { return nil }
 
 // Image is an image in a layout on disk.
 type Image struct {
@@ -54,7 +87,11 @@ func Write(dir string, s Spec) (*Image, error) {
 		return nil, err
 	}
 	for i, layer := range s.Layers {
-		blob, diffID, err := writeLayer(dir, layer)
+		c := Gzip
+		if i < len(s.Compression) {
+			c = s.Compression[i]
+		}
+		blob, diffID, err := writeLayer(dir, layer, c)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: layer %d: %w", s.Name, i, err)
 		}
@@ -128,6 +165,27 @@ func (i *Image) Archive(w io.Writer) error {
 	return tw.Close()
 }
 
+// Join makes one layout of several, which share no blobs, in dir.
+func Join(dir string, images []*Image) (*Image, error) {
+	joined := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex}
+	for _, img := range images {
+		if err := os.CopyFS(filepath.Join(dir, "blobs"), os.DirFS(filepath.Join(img.Dir, "blobs"))); err != nil {
+			return nil, fmt.Errorf("image %s: %w", img.Name, err)
+		}
+		var index v1.Index
+		if err := readJSON(filepath.Join(img.Dir, v1.ImageIndexFile), &index); err != nil {
+			return nil, err
+		}
+		joined.Manifests = append(joined.Manifests, index.Manifests...)
+	}
+	b, err := json.Marshal(joined)
+	if err != nil {
+		return nil, err
+	}
+	return &Image{Name: "joined", Dir: dir}, errors.Join(os.WriteFile(filepath.Join(dir, v1.ImageIndexFile), b, 0o644),
+		os.WriteFile(filepath.Join(dir, v1.ImageLayoutFile), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644))
+}
+
 func readJSON(file string, v any) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -148,26 +206,25 @@ func writeJSON(dir, mediaType string, v any) (v1.Descriptor, error) {
 	return d, os.WriteFile(filepath.Join(dir, "blobs", "sha256", d.Digest.Encoded()), b, 0o644)
 }
 
-// writeLayer compresses at the fastest level: the tests wait for it.
-func writeLayer(dir string, layer Layer) (v1.Descriptor, digest.Digest, error) {
+func writeLayer(dir string, layer Layer, c Compression) (v1.Descriptor, digest.Digest, error) {
 	f, err := os.CreateTemp(dir, "layer-")
 	if err != nil {
 		return v1.Descriptor{}, "", err
 	}
 	defer f.Close()
 	blob, diff := sha256.New(), sha256.New()
-	gz, err := gzip.NewWriterLevel(io.MultiWriter(f, blob), gzip.BestSpeed)
+	packed, err := c.writer(io.MultiWriter(f, blob))
 	if err != nil {
 		return v1.Descriptor{}, "", err
 	}
-	w := newWriter(io.MultiWriter(gz, diff))
+	w := newWriter(io.MultiWriter(packed, diff))
 	if err := layer(w); err != nil {
 		return v1.Descriptor{}, "", err
 	}
 	if err := w.tar.Close(); err != nil {
 		return v1.Descriptor{}, "", err
 	}
-	if err := gz.Close(); err != nil {
+	if err := packed.Close(); err != nil {
 		return v1.Descriptor{}, "", err
 	}
 	st, err := f.Stat()
@@ -175,7 +232,7 @@ func writeLayer(dir string, layer Layer) (v1.Descriptor, digest.Digest, error) {
 		return v1.Descriptor{}, "", err
 	}
 	d := v1.Descriptor{
-		MediaType: v1.MediaTypeImageLayerGzip,
+		MediaType: c.mediaType(),
 		Digest:    digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(blob.Sum(nil))),
 		Size:      st.Size(),
 	}
