@@ -106,11 +106,11 @@ func (m *machine) judged(o Observation) []Change {
 	entering := to == NotTrusted && before.State != NotTrusted
 	old := map[[2]string]Reason{}
 	for _, r := range m.found {
-		old[key(r)] = r
+		old[about(r)] = r
 	}
 	for _, r := range found {
-		was, had := old[key(r)]
-		delete(old, key(r))
+		was, had := old[about(r)]
+		delete(old, about(r))
 		against := r.Status == verify.Contraindicated || to == NotTrusted && r.Status == verify.None
 		// What policy accepts from the beginning is no change; one violation
 		// more is.
@@ -120,7 +120,7 @@ func (m *machine) judged(o Observation) []Change {
 		}
 	}
 	for _, r := range m.found {
-		if _, gone := old[key(r)]; gone && r.Code != TrustHeld {
+		if _, gone := old[about(r)]; gone && r.Code != TrustHeld {
 			changes = append(changes, Change{At: o.At, Peer: m.peer, Code: r.Code, Subject: r.Subject, Text: "over: " + name(r), From: before.State, To: to, Over: true})
 		}
 	}
@@ -196,15 +196,20 @@ func findings(v *verify.Verdict) []Reason {
 				continue
 			}
 			x := Reason{Reason: r, Claim: c.Name}
-			if i, ok := seen[key(x)]; ok {
+			if i, ok := seen[about(x)]; ok {
 				if weight(r.Status) < weight(out[i].Status) {
 					out[i] = x
 				}
 				continue
 			}
-			seen[key(x)] = len(out)
+			seen[about(x)] = len(out)
 			out = append(out, x)
 		}
+	}
+	// Two findings of one thing: the log's state, and what it means for the
+	// records before.
+	if slices.ContainsFunc(out, func(r Reason) bool { return r.Code == "log-foreign" }) {
+		out = slices.DeleteFunc(out, func(r Reason) bool { return r.Code == "log-foreign-extend" })
 	}
 	slices.SortStableFunc(out, func(a, b Reason) int { return weight(a.Status) - weight(b.Status) })
 	return out
@@ -214,7 +219,7 @@ func weight(s verify.Status) int {
 	return slices.Index([]verify.Status{verify.Contraindicated, verify.None, verify.Warning, verify.Affirming}, s)
 }
 
-func key(r Reason) [2]string { return [2]string{r.Code, r.Subject} }
+func about(r Reason) [2]string { return [2]string{r.Code, r.Subject} }
 
 // name says a finding in a line, the most wanted ones in fixed words.
 func name(r Reason) string {

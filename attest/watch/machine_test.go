@@ -113,7 +113,7 @@ func TestSeries(t *testing.T) {
 		"foreign extend, a word that policy does not accept, a reboot": {
 			{v: good, state: Trusted, want: []string{"trusted"}},
 			{v: verdict("e1", foreign), state: NotTrusted, want: []string{"foreign extend: the log says of itself that it is foreign"}},
-			{v: verdict("e1", foreign), state: NotTrusted},
+			{v: verdict("e1", foreign, "configuration log-foreign-extend - what stands before does not follow"), state: NotTrusted},
 			{v: next, state: Trusted, want: []string{"over: foreign extend: the log says of itself that it is foreign", "trusted again"}},
 		},
 		"foreign extend, a word that policy accepts": {
