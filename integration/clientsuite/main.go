@@ -25,7 +25,7 @@ var relevant = regexp.MustCompile(`^Test(` +
 
 // unfit are tests that hang or fail for reasons of this place, whatever the shim.
 var unfit = map[string]string{
-	"TestBindLowPortNonOpt": "Debian's busybox nc as process 1 ignores SIGTERM: it hangs",
+	"TestBindLowPortNonOpt": "hangs with either shim: Debian's busybox nc, as process 1, ignores SIGTERM",
 }
 
 func main() {
