@@ -131,12 +131,12 @@ func (c *Conn) prove(ctx context.Context, q request, payer []byte) error {
 	c.mu.Unlock()
 	p := proof{round: q.round, size: uint32(len(text))}
 	copy(p.nonce[:], nonce)
-	if err := c.send(kindEvidence, p.encode()); err != nil {
+	if err := c.sendBy(ctx, kindEvidence, p.encode()); err != nil {
 		return err
 	}
 	for len(text) > 0 {
 		n := min(len(text), maxPiece)
-		if err := c.send(kindChunk, text[:n]); err != nil {
+		if err := c.sendBy(ctx, kindChunk, text[:n]); err != nil {
 			return err
 		}
 		text = text[n:]

@@ -103,6 +103,15 @@ func (c *Conn) enter(p Phase) {
 // send writes one frame. After the channel has ended nothing is written, but
 // for the alert that says why.
 func (c *Conn) send(k kind, parts ...[]byte) error {
+	return c.sendBy(c.ctx, k, parts...)
+}
+
+// sendBy is send with ctx's deadline where it is earlier than the frame's own.
+func (c *Conn) sendBy(ctx context.Context, k kind, parts ...[]byte) error {
+	until := time.Now().Add(c.endpoint.cfg.Limits.Write)
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
 	c.out.Lock()
 	defer c.out.Unlock()
 	c.mu.Lock()
@@ -111,7 +120,7 @@ func (c *Conn) send(k kind, parts ...[]byte) error {
 	if err != nil {
 		return err
 	}
-	return c.put(time.Now().Add(c.endpoint.cfg.Limits.Write), k, parts...)
+	return c.put(until, k, parts...)
 }
 
 // put writes one frame; the caller holds out.

@@ -21,6 +21,9 @@ type Limits struct {
 	// an IPv4 address, an IPv6 /64. Half of them are kept for sources that
 	// have been trusted before.
 	Handshakes, PerSource int
+	// Strangers is how many handshakes may begin in a second with sources never
+	// trusted before, in all (32), and a quarter of it with one.
+	Strangers int
 	// Connections are open channels that peers opened: in all (512), and with
 	// one AK (8).
 	Connections, PerPeer int
@@ -46,7 +49,7 @@ func (l Limits) filled() (Limits, error) {
 		def  int
 	}{
 		{"handshakes", &l.Handshakes, 64}, {"handshakes of one source", &l.PerSource, 4},
-		{"connections", &l.Connections, 512}, {"connections of one peer", &l.PerPeer, 8},
+		{"strangers a second", &l.Strangers, 32}, {"connections", &l.Connections, 512}, {"connections of one peer", &l.PerPeer, 8},
 		{"quotes at once", &l.QuoteBurst, 4},
 	} {
 		if *f.v < 0 {
@@ -101,7 +104,10 @@ type guard struct {
 	peers     map[string]int
 	held      int64
 	known     recent[string, struct{}]
-	quotes    recent[string, *rate.Limiter]
+	// strange is the rate of strangers in all, calls that of each.
+	strange *rate.Limiter
+	calls   recent[string, *rate.Limiter]
+	quotes  recent[string, *rate.Limiter]
 }
 
 // source is who has a handshake under way or evidence held; it is forgotten
@@ -122,6 +128,8 @@ func newGuard(l Limits) *guard {
 		sources: map[string]*source{},
 		peers:   map[string]int{},
 		known:   recent[string, struct{}]{most: remembered},
+		strange: rate.NewLimiter(rate.Limit(l.Strangers), l.Strangers),
+		calls:   recent[string, *rate.Limiter]{most: remembered},
 		quotes:  recent[string, *rate.Limiter]{most: remembered},
 	}
 }
@@ -159,6 +167,8 @@ func (g *guard) admit(from string) (release func(), err error) {
 		return nil, busy("%d handshakes with sources never trusted before are under way, which is the limit", g.strangers)
 	case s != nil && s.handshakes >= g.limits.PerSource:
 		return nil, busy("%d handshakes with %s are under way, which is the limit", s.handshakes, from)
+	case !known && !g.slowEnough(from):
+		return nil, busy("strangers begin more than %d handshakes a second, or %s does a quarter of that", g.limits.Strangers, from)
 	}
 	g.all++
 	if !known {
@@ -175,6 +185,18 @@ func (g *guard) admit(from string) (release func(), err error) {
 		g.source(from).handshakes--
 		g.tidy(from)
 	}), nil
+}
+
+// slowEnough takes a stranger's handshake from its own rate and that of all. Its
+// own comes first: one that is too fast costs the others nothing.
+func (g *guard) slowEnough(from string) bool {
+	own, ok := g.calls.get(from)
+	if !ok {
+		each := max(1, g.limits.Strangers/4)
+		own = rate.NewLimiter(rate.Limit(each), each)
+		g.calls.put(from, own)
+	}
+	return own.Allow() && g.strange.Allow()
 }
 
 func (g *guard) source(from string) *source {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -200,6 +201,87 @@ func TestHandshakeFlood(t *testing.T) {
 	nothingHeld(t, e)
 	if n := h.quotes.Load(); n != 0 {
 		t.Errorf("%d quotes", n)
+	}
+}
+
+// Handshakes that are over at once cost a processor nonetheless.
+func TestStrangersAreSlowedDown(t *testing.T) {
+	g := newGuard(Limits{Handshakes: 1000, PerSource: 1000, Strangers: 20, Connections: 1, PerPeer: 1})
+	try := func(from string, n int) (let int) {
+		for range n {
+			if release, err := g.admit(from); err == nil {
+				release()
+				let++
+			} else if !errors.Is(err, errBusy) {
+				t.Error(err)
+			}
+		}
+		return let
+	}
+	if n := try("a", 100); n < 5 || n > 7 {
+		t.Errorf("%d handshakes of one source at once, wanted 5", n)
+	}
+	n := 0
+	for i := range 100 {
+		n += try(string(rune('b'+i)), 1)
+	}
+	if n < 15 || n > 18 {
+		t.Errorf("%d handshakes of many sources at once, wanted 15", n)
+	}
+	release, err := g.trusted("a", []byte("ak"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if n := try("a", 100); n != 100 {
+		t.Errorf("%d handshakes of a source that was trusted, wanted all", n)
+	}
+}
+
+// Whoever is sent evidence and does not read it holds nobody longer than the
+// phase allows, however many frames it is.
+func TestPeersThatDoNotRead(t *testing.T) {
+	w := newWorld()
+	a := w.host(t, "a")
+	a.pad = 1 << 20
+	for name, step := range map[string]time.Duration{"not at all": time.Hour, "slowly": 50 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			cw, sw := net.Pipe()
+			defer sw.Close()
+			e := a.endpoint(t, short)
+			cli := inBackground(func() (*Conn, error) { return e.Client(t.Context(), cw, Target{}) })
+			s := meet(t, sw, true)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				s.hello([]byte("me"))
+			}()
+			s.expect(kindHello)
+			<-done
+			go s.try(kindRequest, request{round: 1}.encode())
+			s.expect(kindRequest)
+			start := time.Now()
+			var err error
+		reading:
+			for {
+				select {
+				case o := <-cli:
+					err = o.err
+					break reading
+				case <-time.After(step):
+					if _, _, err := s.next(); err != nil {
+						step = time.Hour
+					}
+				}
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("took %s", took)
+			}
+			wrong(t, err, PhaseProve)
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }
 
