@@ -22,6 +22,7 @@ import (
 
 	"github.com/sealift/sealift/attest/certificate"
 	"github.com/sealift/sealift/attest/evidence"
+	"github.com/sealift/sealift/attest/key"
 	"github.com/sealift/sealift/attest/trust"
 	"github.com/sealift/sealift/attest/verify"
 	"github.com/sealift/sealift/measure/eventlog"
@@ -196,7 +197,7 @@ func newAuthority(t testing.TB, kind certificate.Kind) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl, err := certificate.AuthorityTemplate("test "+string(kind), kind, now.Add(-time.Hour), now.Add(1000*time.Hour))
+	tmpl, err := certificate.AuthorityTemplate("test "+string(kind), kind, now.Add(-time.Hour), now.Add(20*365*24*time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,12 +215,27 @@ func newAuthority(t testing.TB, kind certificate.Kind) *authority {
 // certify issues a certificate without having activated anything.
 func (a *authority) certify(host string, class certificate.Class, k *attKey, from, to time.Time) []byte {
 	a.t.Helper()
-	ak := &certificate.AK{Kind: a.kind, Host: host, Class: class, Name: k.name, EK: sha256.Sum256([]byte(host)), Key: &k.PublicKey}
+	return a.bind(host, class, k.name, &k.PublicKey, from, to)
+}
+
+// certifyPublic is certify for a key in a TPM.
+func (a *authority) certifyPublic(host string, class certificate.Class, p *key.Public, from, to time.Time) []byte {
+	a.t.Helper()
+	pub, ok := p.Key().(*ecdsa.PublicKey)
+	if !ok {
+		a.t.Fatal("not an ECDSA key")
+	}
+	return a.bind(host, class, p.Name(), pub, from, to)
+}
+
+func (a *authority) bind(host string, class certificate.Class, name []byte, pub *ecdsa.PublicKey, from, to time.Time) []byte {
+	a.t.Helper()
+	ak := &certificate.AK{Kind: a.kind, Host: host, Class: class, Name: name, EK: sha256.Sum256([]byte(host)), Key: pub}
 	tmpl, err := ak.Template(from, to)
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, k.Public(), a.key)
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, pub, a.key)
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -278,6 +294,13 @@ func newMachine(t testing.TB, ca *authority, name string) *machine {
 // start starts the agent: a new channel key, the log, the start record.
 func (m *machine) start() {
 	m.t.Helper()
+	m.makeChannel()
+	m.openLog()
+	m.agentStart(goodAgent)
+}
+
+func (m *machine) makeChannel() {
+	m.t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		m.t.Fatal(err)
@@ -286,8 +309,6 @@ func (m *machine) start() {
 	if m.spki, err = x509.MarshalPKIXPublicKey(k.Public()); err != nil {
 		m.t.Fatal(err)
 	}
-	m.openLog()
-	m.agentStart(goodAgent)
 }
 
 func (m *machine) openLog() {

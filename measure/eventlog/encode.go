@@ -32,12 +32,16 @@ var errFloat = errors.New("a fraction has no canonical form")
 //
 // Field names, omitempty and "-" are taken from json tags.
 func Marshal(v any) ([]byte, error) {
-	return encode(nil, reflect.ValueOf(v), 0)
+	return encoder{}.encode(nil, reflect.ValueOf(v), 0)
 }
+
+// encoder writes values. With known set, Raw values came out of parse and are
+// not looked at again.
+type encoder struct{ known bool }
 
 var textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 
-func encode(b []byte, v reflect.Value, depth int) ([]byte, error) {
+func (e encoder) encode(b []byte, v reflect.Value, depth int) ([]byte, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("value nests deeper than %d", maxDepth)
 	}
@@ -49,8 +53,10 @@ func encode(b []byte, v reflect.Value, depth int) ([]byte, error) {
 		if raw == nil {
 			return append(b, "null"...), nil
 		}
-		if _, err := parse(raw); err != nil {
-			return nil, err
+		if !e.known {
+			if _, err := parse(raw); err != nil {
+				return nil, err
+			}
 		}
 		return append(b, raw...), nil
 	}
@@ -76,18 +82,18 @@ func encode(b []byte, v reflect.Value, depth int) ([]byte, error) {
 		if v.IsNil() {
 			return append(b, "null"...), nil
 		}
-		return encode(b, v.Elem(), depth)
+		return e.encode(b, v.Elem(), depth)
 	case reflect.Slice, reflect.Array:
-		return encodeList(b, v, depth)
+		return e.encodeList(b, v, depth)
 	case reflect.Map:
-		return encodeMap(b, v, depth)
+		return e.encodeMap(b, v, depth)
 	case reflect.Struct:
-		return encodeStruct(b, v, depth)
+		return e.encodeStruct(b, v, depth)
 	}
 	return nil, fmt.Errorf("a value of type %s has no canonical form", v.Type())
 }
 
-func encodeList(b []byte, v reflect.Value, depth int) ([]byte, error) {
+func (e encoder) encodeList(b []byte, v reflect.Value, depth int) ([]byte, error) {
 	if v.Type().Elem().Kind() == reflect.Uint8 {
 		raw := make([]byte, v.Len())
 		reflect.Copy(reflect.ValueOf(raw), v)
@@ -99,14 +105,14 @@ func encodeList(b []byte, v reflect.Value, depth int) ([]byte, error) {
 			b = append(b, ',')
 		}
 		var err error
-		if b, err = encode(b, v.Index(i), depth+1); err != nil {
+		if b, err = e.encode(b, v.Index(i), depth+1); err != nil {
 			return nil, err
 		}
 	}
 	return append(b, ']'), nil
 }
 
-func encodeMap(b []byte, v reflect.Value, depth int) ([]byte, error) {
+func (e encoder) encodeMap(b []byte, v reflect.Value, depth int) ([]byte, error) {
 	if v.Type().Key().Kind() != reflect.String {
 		return nil, fmt.Errorf("a map keyed by %s has no canonical form", v.Type().Key())
 	}
@@ -121,7 +127,7 @@ func encodeMap(b []byte, v reflect.Value, depth int) ([]byte, error) {
 		b = appendString(b, k.String())
 		b = append(b, `,"value":`...)
 		var err error
-		if b, err = encode(b, v.MapIndex(k), depth+2); err != nil {
+		if b, err = e.encode(b, v.MapIndex(k), depth+2); err != nil {
 			return nil, err
 		}
 		b = append(b, '}')
@@ -129,7 +135,7 @@ func encodeMap(b []byte, v reflect.Value, depth int) ([]byte, error) {
 	return append(b, ']'), nil
 }
 
-func encodeStruct(b []byte, v reflect.Value, depth int) ([]byte, error) {
+func (e encoder) encodeStruct(b []byte, v reflect.Value, depth int) ([]byte, error) {
 	b = append(b, '{')
 	first := true
 	for _, f := range fieldsOf(v.Type()) {
@@ -144,7 +150,7 @@ func encodeStruct(b []byte, v reflect.Value, depth int) ([]byte, error) {
 		b = appendString(b, f.name)
 		b = append(b, ':')
 		var err error
-		if b, err = encode(b, x, depth+1); err != nil {
+		if b, err = e.encode(b, x, depth+1); err != nil {
 			return nil, fmt.Errorf("field %s: %w", f.name, err)
 		}
 	}

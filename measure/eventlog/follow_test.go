@@ -157,3 +157,51 @@ func madeLines(t *testing.T) [][]byte {
 	batch(now, record(typeAcknowledged, "", acknowledgedBody{Foreign, ForeignExtend, 5, "seen"}), record("launch", "ccc", "w"))
 	return out
 }
+
+// What is read off a line without decoding it is what decoding it gives.
+func TestStoredSeqIsTheDecodedOne(t *testing.T) {
+	lines := madeLines(t)
+	for _, line := range lines {
+		if l, err := DecodeLine(line); err != nil {
+			t.Fatal(err)
+		} else if l.Item != nil {
+			c, err := l.Item.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := (&Line{Closed: c}).Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines = append(lines, b)
+		}
+	}
+	for _, line := range lines {
+		l, err := DecodeLine(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := uint64(0)
+		switch {
+		case l.Item != nil:
+			want = l.Item.Seq
+		case l.Closed != nil:
+			want = l.Closed.Seq
+		default:
+			want = l.Batch.Last()
+		}
+		if got, ok := storedSeq(line); !ok || got != want {
+			t.Errorf("%d, %v, wanted %d: %s", got, ok, want, line)
+		}
+		for n := range line {
+			if seq, ok := storedSeq(line[:n]); ok && seq != want {
+				t.Errorf("cut after %d bytes it is %d, not %d", n, seq, want)
+			}
+		}
+	}
+	for _, text := range []string{"", "{}", `{"item":{`, `{"batch":{"epoch":"`} {
+		if _, ok := storedSeq([]byte(text)); ok {
+			t.Errorf("%q has a number", text)
+		}
+	}
+}

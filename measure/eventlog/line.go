@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -162,7 +163,7 @@ func DecodeLine(b []byte) (*Line, error) {
 	if err := Unmarshal(b, &l); err != nil {
 		return nil, fmt.Errorf("line: %w", err)
 	}
-	again, err := l.Encode()
+	again, err := l.encode(encoder{known: true})
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +174,9 @@ func DecodeLine(b []byte) (*Line, error) {
 }
 
 // Encode gives the line's text without a newline.
-func (l *Line) Encode() ([]byte, error) {
+func (l *Line) Encode() ([]byte, error) { return l.encode(encoder{}) }
+
+func (l *Line) encode(e encoder) ([]byte, error) {
 	n := 0
 	if l.Item != nil {
 		n++
@@ -196,7 +199,7 @@ func (l *Line) Encode() ([]byte, error) {
 	if n != 1 {
 		return nil, fmt.Errorf("line holds %d of item, closed and batch, not one", n)
 	}
-	return Marshal(l)
+	return e.encode(nil, reflect.ValueOf(l), 0)
 }
 
 // Open decodes the item's record and checks its form. The record is the item's
@@ -239,7 +242,7 @@ func DecodeRecord(b []byte) (*Record, error) {
 	if err := Unmarshal(b, &r); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
-	again, err := Marshal(&r)
+	again, err := encoder{known: true}.encode(nil, reflect.ValueOf(&r), 0)
 	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -97,7 +98,7 @@ func (p *parser) value(depth int) (*value, error) {
 
 func (p *parser) object(v *value, depth int) error {
 	p.i++
-	folded := map[string]bool{}
+	var folded map[string]bool
 	for p.peek() != '}' {
 		if len(v.keys) > 0 {
 			if err := p.take(","); err != nil {
@@ -113,10 +114,8 @@ func (p *parser) object(v *value, depth int) error {
 		if strings.ContainsFunc(key, func(r rune) bool { return r <= 0x20 || r >= 0x7f }) {
 			return fmt.Errorf("key %q is not plain ASCII", key)
 		}
-		if f := strings.ToLower(key); folded[f] {
-			return fmt.Errorf("key %q is there twice, or in two letter cases", key)
-		} else {
-			folded[f] = true
+		if folded, err = unlike(v.keys, folded, key); err != nil {
+			return err
 		}
 		if err := p.take(":"); err != nil {
 			return err
@@ -130,6 +129,31 @@ func (p *parser) object(v *value, depth int) error {
 	}
 	p.i++
 	return nil
+}
+
+// unlike checks that no key differs from another in letter case only. Objects
+// with few keys are compared key by key; folded is for those with many.
+func unlike(keys []string, folded map[string]bool, key string) (map[string]bool, error) {
+	const few = 12
+	twice := false
+	switch n := len(keys); {
+	case n < few:
+		twice = slices.ContainsFunc(keys, func(k string) bool { return strings.EqualFold(k, key) })
+	case n == few:
+		folded = map[string]bool{}
+		for _, k := range keys {
+			folded[strings.ToLower(k)] = true
+		}
+		fallthrough
+	default:
+		f := strings.ToLower(key)
+		twice = folded[f]
+		folded[f] = true
+	}
+	if twice {
+		return nil, fmt.Errorf("key %q is there twice, or in two letter cases", key)
+	}
+	return folded, nil
 }
 
 func (p *parser) array(v *value, depth int) error {

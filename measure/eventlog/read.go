@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -116,6 +117,9 @@ func segmentLines(dir string) iter.Seq2[[]byte, error] {
 // LineSeq is the sequence number a stored line belongs to: an item's own, a
 // batch's last.
 func LineSeq(line []byte) (uint64, error) {
+	if seq, ok := storedSeq(line); ok {
+		return seq, nil
+	}
 	l, err := DecodeLine(line)
 	switch {
 	case err != nil:
@@ -126,6 +130,43 @@ func LineSeq(line []byte) (uint64, error) {
 		return l.Closed.Seq, nil
 	}
 	return l.Batch.Last(), nil
+}
+
+// storedSeq reads the number off a line as it is stored, without looking at the
+// rest: whoever wants to know more decodes it.
+func storedSeq(line []byte) (uint64, bool) {
+	number := func(key string) (n uint64, ok bool) {
+		rest, found := bytes.CutPrefix(line, []byte(key))
+		for i, c := range rest {
+			if c == ',' && i > 0 {
+				line = rest[i:]
+				return n, found
+			}
+			if c < '0' || c > '9' || i > 18 {
+				break
+			}
+			n = 10*n + uint64(c-'0')
+		}
+		return 0, false
+	}
+	const epoch = len(`"epoch":"`) + 2*len(Hash{}) + len(`"`)
+	for _, kind := range []string{`{"item":{`, `{"closed":{`, `{"batch":{`} {
+		rest, ok := bytes.CutPrefix(line, []byte(kind))
+		if !ok || len(rest) < epoch {
+			continue
+		}
+		line = rest[epoch:]
+		if kind != `{"batch":{` {
+			return number(`,"seq":`)
+		}
+		first, ok := number(`,"first":`)
+		if !ok {
+			return 0, false
+		}
+		count, ok := number(`,"count":`)
+		return first + count - 1, ok && count > 0
+	}
+	return 0, false
 }
 
 // Read calls f with each stored line of the present epoch whose sequence
