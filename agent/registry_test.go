@@ -1,13 +1,20 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
+	"time"
 
+	"github.com/moby/sys/mountinfo"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sealift/sealift/integration/skip"
 )
 
 func TestRegistryOutlivesTheAgent(t *testing.T) {
@@ -82,17 +89,40 @@ func TestExpectedCgroups(t *testing.T) {
 	}
 }
 
+// A child is in its parent's cgroups until it is given one of its own: then that
+// one alone is its own.
 func TestOwnCgroupsOfAChild(t *testing.T) {
+	skip.On(t, skip.NeedRoot())
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(mounts) == 0 {
+		skip.On(t, fmt.Errorf("a cgroup2 mount: %w", errors.ErrUnsupported))
+	}
+	dir, err := os.MkdirTemp(mounts[0].Mountpoint, "sealift-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for range 100 { // until the child is gone
+			if err = os.Remove(dir); err == nil {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Error(err)
+	})
 	cmd := exec.Command("sleep", "60")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Error(err)
 		}
 		_ = cmd.Wait() // it was killed
-	}()
+	})
 	shared, err := cgroupsOf(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
@@ -100,5 +130,13 @@ func TestOwnCgroupsOfAChild(t *testing.T) {
 	own, err := ownCgroups(cmd.Process.Pid)
 	if refused := err != nil; refused != (len(shared) > 0) || len(own) > 0 {
 		t.Fatalf("own %v, %v; shared %v", own, err, shared)
+	}
+
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	own, err = ownCgroups(cmd.Process.Pid)
+	if err != nil || len(own) != 1 || filepath.Base(own[0]) != filepath.Base(dir) {
+		t.Errorf("own %v, %v, wanted %s", own, err, filepath.Base(dir))
 	}
 }

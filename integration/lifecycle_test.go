@@ -2,6 +2,7 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -136,10 +137,45 @@ func TestTPMKilled(t *testing.T) {
 	}
 	s.eventually("a start is answered", "ctr run --rm --runtime %s %s again true || true; sealift status --json | jq -e '.log.state != \"unavailable\"'", s.ctr, image.TinyName)
 	s.sh("sealift log | grep 'log-unproven.*stays'")
+	if state := s.sh("sealift status --json | jq -r '.containers[] | select(.id == \"stays\") | .state'"); state != "unproven" {
+		t.Errorf("status calls the container %s", state)
+	}
+	s.sh("ctr task ls | grep -q 'stays.*RUNNING'")
 	if state := s.sh("sealift status --json | jq -r .log.state"); state == "trusted" {
 		t.Errorf("the log is called %s", state)
 	}
 	s.remove("stays")
+}
+
+// A full disk stops starts, quickly and with a hint, and nothing else, until
+// there is space again.
+func TestDiskFull(t *testing.T) {
+	n := newNode(t, node.Options{Name: "disk-full", Bare: true})
+	s := subject{n, byName, t}
+	s.sh("mkdir -p /var/lib/sealift; mount -t tmpfs -o size=48m,mode=700 tmpfs /var/lib/sealift")
+	if err := errors.Join(n.Install(t.Context(), made.Release), n.StartTPM(t.Context()), n.StartAgent(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	s.create("stays", "--", "sleep", "600")
+	s.sh("! dd if=/dev/zero of=/var/lib/sealift/filler bs=64k 2>/dev/null; [ $(df --output=avail /var/lib/sealift | tail -n 1) = 0 ]")
+	// The log takes its space ahead: some starts may still be on record.
+	for i := 0; ; i++ {
+		if _, err := n.Ctr(t.Context(), "run", "--rm", "--runtime", s.ctr, image.TinyName, fmt.Sprint("ahead-", i), "true"); err != nil {
+			break
+		}
+		if i == 1000 {
+			t.Fatal("a thousand containers started on a full disk")
+		}
+		s.sh("sealift log default/ahead-%d | grep -q ' launch '", i)
+	}
+	refusedWithin(s, 2*time.Second, "hint:", "space")
+	s.sh("ctr task ls | grep -q 'stays.*RUNNING'")
+	s.sh("rm /var/lib/sealift/filler")
+	s.eventually("starts go through again", "ctr run --rm --runtime %s %s again true", s.ctr, image.TinyName)
+	s.sh("ctr task exec --exec-id still stays true")
+	s.remove("stays")
+	nothingLeft(s)
+	logHolds(s, "trusted")
 }
 
 // refusedWithin starts a container and wants a refusal in time.

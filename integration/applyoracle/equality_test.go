@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealift/sealift/integration/skip"
 	"github.com/sealift/sealift/measure/layer"
 	"github.com/sealift/sealift/measure/tree"
 )
@@ -21,17 +22,6 @@ var (
 	count = flag.Int("tars", 3000, "number of generated tars")
 	first = flag.Uint64("first", 1, "seed of the first tar")
 )
-
-// needRoot skips on the error the kernel gives to those who cannot unpack.
-func needRoot(t *testing.T) {
-	t.Helper()
-	p := filepath.Join(t.TempDir(), "whiteout")
-	if err := unix.Mknod(p, unix.S_IFCHR, 0); errors.Is(err, os.ErrPermission) {
-		t.Skip("mknod:", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // tally counts, by refusal reason, what both sides made of the tars.
 type tally struct {
@@ -49,7 +39,7 @@ type tally struct {
 // manifest, with and without lower layers and under any umask; a tar that cannot
 // be unpacked is refused.
 func TestEquality(t *testing.T) {
-	needRoot(t)
+	skip.On(t, skip.NeedRoot())
 	for _, line := range Lines {
 		t.Run(string(line), func(t *testing.T) {
 			tl := tally{onlyRefused: map[string]int{}, justRefused: map[string]int{}}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/continuity/fs"
 
+	"github.com/sealift/sealift/integration/skip"
 	"github.com/sealift/sealift/measure/layer"
 	"github.com/sealift/sealift/measure/tree"
 )
@@ -91,7 +92,7 @@ func (g *generator) plain(hidden map[string]bool) {
 // TestNative unpacks layers over copies, as the native snapshotter keeps them,
 // and compares the copy a container gets with the merged manifests.
 func TestNative(t *testing.T) {
-	needRoot(t)
+	skip.On(t, skip.NeedRoot())
 	for _, line := range Lines {
 		t.Run(string(line), func(t *testing.T) {
 			equal, refused := 0, map[string]int{}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealift/sealift/integration/skip"
 	"github.com/sealift/sealift/measure/layer"
 	"github.com/sealift/sealift/measure/tree"
 )
@@ -51,7 +52,7 @@ func remap(line Line, root string) error {
 // them as containerd does, and compares the layer that makes with what the
 // manifests say.
 func TestRemap(t *testing.T) {
-	needRoot(t)
+	skip.On(t, skip.NeedRoot())
 	for _, line := range Lines {
 		t.Run(string(line), func(t *testing.T) {
 			equal, unmapped, special, hidden := 0, 0, 0, 0

@@ -20,7 +20,7 @@ const faultDir = "/run/sealift-fault"
 func TestConfigChanged(t *testing.T) {
 	for _, line := range node.Lines {
 		t.Run(string(line), func(t *testing.T) {
-			s := stage(t, node.Options{Name: "config", Line: line, Binaries: made.Faults})
+			s := tamper.TestStage(t, node.Options{Name: "config", Line: line, Binaries: made.Faults})
 			if _, err := s.Import(t.Context(), "default", overlayfs, s.Image); err != nil {
 				t.Fatal(err)
 			}

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/sealift/sealift/integration/host"
-	"github.com/sealift/sealift/integration/node"
-	"github.com/sealift/sealift/integration/skip"
 	"github.com/sealift/sealift/integration/tamper"
 	"github.com/sealift/sealift/measure/eventlog"
 )
@@ -22,21 +20,6 @@ func TestMain(m *testing.M) {
 }
 
 const overlayfs = "overlayfs"
-
-func stage(t *testing.T, o node.Options) *tamper.Stage {
-	t.Helper()
-	s, err := tamper.NewStage(t.Context(), o)
-	skip.On(t, err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			s.DumpLogs(t.Output())
-		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
 
 // turnedAway waits until the log says that something was turned away whose
 // description holds all of words. The agent gathers such things for five seconds.

@@ -11,7 +11,7 @@ import (
 // TestPeers connects to the node socket from where nobody may. The socket's own
 // mode is opened wide first: it is not what this is about.
 func TestPeers(t *testing.T) {
-	s := stage(t, node.Options{Name: "peers"})
+	s := tamper.TestStage(t, node.Options{Name: "peers"})
 	ctx := t.Context()
 	if _, err := s.Shell(ctx, "cp "+tamper.ProbeAsShim+" /srv/probe; echo >> /srv/probe; cp /usr/local/bin/sealift /srv/sealift; chmod 755 /run/sealift; chmod 666 /run/sealift/node.sock"); err != nil {
 		t.Fatal(err)

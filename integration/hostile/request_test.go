@@ -129,7 +129,7 @@ spec:
 
 // TestProtected asks for Sealift's own things in the spec.
 func TestProtected(t *testing.T) {
-	s := stage(t, node.Options{Name: "protected", Policies: map[string]string{"audit.yaml": auditAll}})
+	s := tamper.TestStage(t, node.Options{Name: "protected", Policies: map[string]string{"audit.yaml": auditAll}})
 	if _, err := s.Shell(t.Context(), `ln -s /run/sealift /srv/link; mkdir -p /srv/links /srv/alias; ln -s /run /srv/links/run; mount --rbind / /srv/alias`); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func refusedAndLogged(t *testing.T, s *tamper.Stage, req *nodev1.LaunchRequest) 
 
 // TestRequests says from a shim's place what no shim says.
 func TestRequests(t *testing.T) {
-	s := stage(t, node.Options{Name: "requests", Policies: map[string]string{"audit.yaml": auditAll}})
+	s := tamper.TestStage(t, node.Options{Name: "requests", Policies: map[string]string{"audit.yaml": auditAll}})
 	req := honest(t, s, "hostile", "c")
 	huge := strings.Repeat("A", 1<<20)
 	change := func(f func(*nodev1.LaunchRequest)) *nodev1.LaunchRequest {
@@ -281,7 +281,7 @@ func manyMounts(n int) []*nodev1.Mount {
 // TestFuzzedMessages writes what is not, or not quite, ttrpc: random bytes, and
 // an honest request with bytes changed, lengths that lie, and an end too early.
 func TestFuzzedMessages(t *testing.T) {
-	s := stage(t, node.Options{Name: "fuzzed"})
+	s := tamper.TestStage(t, node.Options{Name: "fuzzed"})
 	req := honest(t, s, "default", "c")
 	good := frame(t, req)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -344,7 +344,7 @@ func frame(t *testing.T, req *nodev1.LaunchRequest) []byte {
 // each refusal as it can, until its share of the log is full. Another's start
 // goes on.
 func TestFlood(t *testing.T) {
-	s := stage(t, node.Options{Name: "flood", Config: "[log]\nquota = 65536\nreserve = 262144\nmax_bytes = 9437184\n"})
+	s := tamper.TestStage(t, node.Options{Name: "flood", Config: "[log]\nquota = 65536\nreserve = 262144\nmax_bytes = 9437184\n"})
 	good := honest(t, s, "quiet", "c")
 	bad := withSpec(t, honest(t, s, "loud", "c"), func(s *specs.Spec) {
 		for range 30 {

@@ -11,7 +11,7 @@ import (
 // TestRestoredPeer enters the host's namespaces from a container that was
 // restored from a checkpoint, so that nothing but its cgroup tells what it is.
 func TestRestoredPeer(t *testing.T) {
-	s := stage(t, node.Options{Name: "restored"})
+	s := tamper.TestStage(t, node.Options{Name: "restored"})
 	if _, err := s.Import(t.Context(), "default", overlayfs, s.Image); err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ import (
 func TestRestoredConfigChanged(t *testing.T) {
 	for _, line := range node.Lines {
 		t.Run(string(line), func(t *testing.T) {
-			s := stage(t, node.Options{Name: "restore", Line: line, Binaries: made.Faults})
+			s := tamper.TestStage(t, node.Options{Name: "restore", Line: line, Binaries: made.Faults})
 			ctx := namespaces.WithNamespace(t.Context(), "default")
 			if _, err := s.Import(ctx, "default", overlayfs, s.Image); err != nil {
 				t.Fatal(err)

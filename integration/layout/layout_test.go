@@ -7,8 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -77,13 +81,56 @@ func broken(p goPackage) []string {
 		switch {
 		case slices.Contains(top, to) && to != from && from != "cmd":
 			found = append(found, p.ImportPath+" imports "+i+": only commands import "+to)
-		case to == "integration" && from != "integration":
+		case to == "integration" && from != "integration" && !strings.HasSuffix(p.ImportPath, "test"):
 			found = append(found, p.ImportPath+" imports "+i+": what ships does not import tests")
 		case strings.HasPrefix(i, containerd) && !slices.Contains(mayUseContainerd, from):
 			found = append(found, p.ImportPath+" imports "+i+": only shim, runtime and agent know containerd")
 		}
 	}
 	return found
+}
+
+var skipping = regexp.MustCompile(`\b[a-z]+\.(Skip|Skipf|SkipNow)\(`)
+
+// TestSkipsAreDeclared: package skip is the one way to skip, by the type of an
+// error, so that the suite knows every skip there can be.
+func TestSkipsAreDeclared(t *testing.T) {
+	root := filepath.Join("..", "..")
+	files := 0
+	err := filepath.WalkDir(root, func(file string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, file)
+		if err != nil {
+			return err
+		}
+		if e.IsDir() && (rel == "build" || rel == ".git" || rel == "integration/skip") {
+			return fs.SkipDir
+		}
+		if filepath.Ext(file) != ".go" {
+			return nil
+		}
+		files++
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		for n, line := range strings.Split(string(b), "\n") {
+			if skipping.MatchString(line) && rel != "integration/layout/layout_test.go" {
+				t.Errorf("%s:%d: %s: skips go through integration/skip", rel, n+1, strings.TrimSpace(line))
+			}
+		}
+		return nil
+	})
+	if err != nil || files < 100 {
+		t.Fatalf("%d files: %v", files, err)
+	}
+	for line, want := range map[string]bool{"t.Skip(err)": true, `b.Skipf("x")`: true, "tb.SkipNow()": true, "skip.On(t, err)": false, "fs.SkipDir": false} {
+		if skipping.MatchString(line) != want {
+			t.Errorf("%q: found %t", line, !want)
+		}
+	}
 }
 
 func list(t *testing.T) []goPackage {

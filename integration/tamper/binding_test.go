@@ -11,13 +11,14 @@ import (
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
 	"github.com/sealift/sealift/integration/node"
+	"github.com/sealift/sealift/integration/tamper"
 )
 
 // TestBoundStart makes, between two starts of one image, the attacks of the
 // table in docs/layer-digest.md (class tree) that a whole node is needed for;
 // what its tests in measure/tree show of a directory is shown here of a start.
 func TestBoundStart(t *testing.T) {
-	s := stage(t, node.Options{Name: "binding", Config: "[measure]\nbackground = false\n"})
+	s := tamper.TestStage(t, node.Options{Name: "binding", Config: "[measure]\nbackground = false\n"})
 	mountInside := func(t *testing.T, source, target string) {
 		t.Helper()
 		strip := func(p string) string { return strings.TrimPrefix(p, s.Inside("")) }

@@ -69,7 +69,7 @@ func TestBroughtAlong(t *testing.T) {
 		ns := fmt.Sprintf("listed-%d", i)
 		policies[ns+".yaml"] = fmt.Sprintf(restricted, ns) + b.allow
 	}
-	s := stage(t, node.Options{Name: "brought", Policies: policies})
+	s := tamper.TestStage(t, node.Options{Name: "brought", Policies: policies})
 	if _, err := s.Shell(t.Context(), "echo brought > /srv/brought; mkdir -p /srv/a /srv/b"); err != nil {
 		t.Fatal(err)
 	}

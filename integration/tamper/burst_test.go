@@ -8,6 +8,7 @@ import (
 	"github.com/sealift/sealift/integration/made"
 	"github.com/sealift/sealift/integration/node"
 	"github.com/sealift/sealift/integration/skip"
+	"github.com/sealift/sealift/integration/tamper"
 	"github.com/sealift/sealift/measure/eventlog"
 )
 
@@ -17,7 +18,7 @@ import (
 func TestBurst(t *testing.T) {
 	const launches, extends = 101, 5
 	ctx := t.Context()
-	s := stage(t, node.Options{Name: "burst", Line: node.Line24, Binaries: made.Faults})
+	s := tamper.TestStage(t, node.Options{Name: "burst", Line: node.Line24, Binaries: made.Faults})
 	img, err := s.Import(ctx, "burst", overlayfs, s.Image)
 	skip.On(t, err)
 	var reqs []*nodev1.LaunchRequest

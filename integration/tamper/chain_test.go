@@ -103,7 +103,7 @@ var chains = []struct {
 func TestMountedChain(t *testing.T) {
 	for _, line := range node.Lines {
 		t.Run(string(line), func(t *testing.T) {
-			s := stage(t, node.Options{Name: "chain", Line: line})
+			s := tamper.TestStage(t, node.Options{Name: "chain", Line: line})
 			ctx := namespaces.WithNamespace(t.Context(), "chain")
 			img, foreign, other := chainGround(t, s)
 			for i, c := range chains {

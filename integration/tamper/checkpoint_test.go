@@ -89,7 +89,7 @@ func checkpointOf(t *testing.T, s *tamper.Stage, ctx context.Context, name strin
 func TestCheckpointsVouch(t *testing.T) {
 	for _, line := range node.Lines {
 		t.Run(string(line), func(t *testing.T) {
-			s := stage(t, node.Options{Name: "vouch", Line: line})
+			s := tamper.TestStage(t, node.Options{Name: "vouch", Line: line})
 			for _, included := range []bool{false, true} {
 				// The one that includes its image names its directories too.
 				ns := fmt.Sprint("included-", included)

@@ -63,7 +63,7 @@ func manifestOf(t *testing.T, s *tamper.Stage) (m v1.Manifest) {
 func TestBlobsChanged(t *testing.T) {
 	for _, line := range node.Lines {
 		t.Run(string(line), func(t *testing.T) {
-			s := stage(t, node.Options{Name: "blobs", Line: line, Config: "[measure]\nbackground = false\n"})
+			s := tamper.TestStage(t, node.Options{Name: "blobs", Line: line, Config: "[measure]\nbackground = false\n"})
 			m := manifestOf(t, s)
 			const ns = "blobs"
 			imported(t, s, ns)
@@ -127,7 +127,7 @@ func TestBlobsChanged(t *testing.T) {
 // interface: an image is tagged as another, a container stands on another
 // image's snapshot, or names another image than the one it was made from.
 func TestNamesMoved(t *testing.T) {
-	s := stage(t, node.Options{Name: "names"})
+	s := tamper.TestStage(t, node.Options{Name: "names"})
 	const ns = "names"
 	ctx := namespaces.WithNamespace(t.Context(), ns)
 	img := imported(t, s, ns)
@@ -272,7 +272,7 @@ func refusedTask(t *testing.T, s *tamper.Stage, ctx context.Context, c container
 func TestDatabasesEdited(t *testing.T) {
 	for _, line := range node.Lines {
 		t.Run(string(line), func(t *testing.T) {
-			s := stage(t, node.Options{Name: "bolt", Line: line})
+			s := tamper.TestStage(t, node.Options{Name: "bolt", Line: line})
 			const ns = "bolt"
 			ctx := namespaces.WithNamespace(t.Context(), ns)
 			img := imported(t, s, ns)

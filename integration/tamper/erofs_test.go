@@ -30,7 +30,7 @@ type packed struct {
 
 func erofsStage(t *testing.T, name string) *tamper.Stage {
 	t.Helper()
-	return stage(t, node.Options{Name: name, Line: node.Line24, Containerd: tamper.ErofsConfig, Config: "[measure]\nbackground = false\n[log]\nquota = 67108864\n"})
+	return tamper.TestStage(t, node.Options{Name: name, Line: node.Line24, Containerd: tamper.ErofsConfig, Config: "[measure]\nbackground = false\n[log]\nquota = 67108864\n"})
 }
 
 func newPacked(t *testing.T, s *tamper.Stage, ns string) *packed {

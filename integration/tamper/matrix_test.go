@@ -11,7 +11,6 @@ import (
 	nodev1 "github.com/sealift/sealift/api/node/v1"
 	"github.com/sealift/sealift/integration/host"
 	"github.com/sealift/sealift/integration/node"
-	"github.com/sealift/sealift/integration/skip"
 	"github.com/sealift/sealift/integration/tamper"
 )
 
@@ -33,21 +32,6 @@ func auditPolicy(s *tamper.Stage, n int) string {
 	return b.String()
 }
 
-func stage(t *testing.T, o node.Options) *tamper.Stage {
-	t.Helper()
-	s, err := tamper.NewStage(t.Context(), o)
-	skip.On(t, err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			s.DumpLogs(t.Output())
-		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
 // TestChangedLayer makes every change of the fixed list before its layer was
 // ever measured and after it was bound by a start; enforce refuses and audit
 // records.
@@ -56,7 +40,7 @@ func TestChangedLayer(t *testing.T) {
 		t.Run(string(line), func(t *testing.T) {
 			// Without measuring in the background "before the first measuring" is
 			// what it says.
-			s := stage(t, node.Options{Name: "tamper", Line: line, Config: "[measure]\nbackground = false\n"})
+			s := tamper.TestStage(t, node.Options{Name: "tamper", Line: line, Config: "[measure]\nbackground = false\n"})
 			if err := s.Policy(t.Context(), "audit.yaml", auditPolicy(s, len(tamper.Changes))); err != nil {
 				t.Fatal(err)
 			}

@@ -23,7 +23,7 @@ var notNative = []string{"whiteout added", "content byte of a file that a later 
 func TestChangedNative(t *testing.T) {
 	for _, line := range node.Lines {
 		t.Run(string(line), func(t *testing.T) {
-			s := stage(t, node.Options{Name: "native", Line: line})
+			s := tamper.TestStage(t, node.Options{Name: "native", Line: line})
 			ctx := namespaces.WithNamespace(t.Context(), "native")
 			img, err := s.Import(ctx, "native", "native", s.Image)
 			if err != nil {

@@ -140,7 +140,7 @@ func onRemapped(t *testing.T, s *tamper.Stage, ns, id, parent string, edit func(
 func TestRemapped(t *testing.T) {
 	for _, line := range node.Lines {
 		t.Run(string(line), func(t *testing.T) {
-			s := stage(t, node.Options{Name: "remap", Line: line})
+			s := tamper.TestStage(t, node.Options{Name: "remap", Line: line})
 			const ns = "mapped"
 			dir, parent := remappedStage(t, s, ns)
 			ours := mapping(1000, 2000, 65536)
@@ -207,7 +207,7 @@ func idMapped(options ...string) func(*nodev1.LaunchRequest) {
 // TestRemappedRuns shows what the change of a remapped layer is worth to whoever
 // makes it, where nothing is refused: the next container runs it.
 func TestRemappedRuns(t *testing.T) {
-	s := stage(t, node.Options{Name: "remap-audit"})
+	s := tamper.TestStage(t, node.Options{Name: "remap-audit"})
 	if err := s.Policy(t.Context(), "audit.yaml", auditPolicy(s, 0)); err != nil {
 		t.Fatal(err)
 	}

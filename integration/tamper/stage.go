@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -21,6 +22,7 @@ import (
 	"github.com/sealift/sealift/integration/image"
 	"github.com/sealift/sealift/integration/made"
 	"github.com/sealift/sealift/integration/node"
+	"github.com/sealift/sealift/integration/skip"
 	"github.com/sealift/sealift/measure/eventlog"
 )
 
@@ -59,6 +61,23 @@ func NewStage(ctx context.Context, o node.Options) (_ *Stage, err error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// TestStage makes a node that ends with the test. A failed test shows the
+// daemons' logs.
+func TestStage(t testing.TB, o node.Options) *Stage {
+	t.Helper()
+	s, err := NewStage(t.Context(), o)
+	skip.On(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.DumpLogs(t.Output())
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 // ProbeAsShim is one of the two paths where the agent expects a shim; the shim

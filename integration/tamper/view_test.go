@@ -97,7 +97,7 @@ type viewer struct {
 func newViewer(t *testing.T) *viewer {
 	t.Helper()
 	ctx := t.Context()
-	s := stage(t, node.Options{Name: "view", Config: "[measure]\nbackground = false\n[log]\nquota = 67108864\n"})
+	s := tamper.TestStage(t, node.Options{Name: "view", Config: "[measure]\nbackground = false\n[log]\nquota = 67108864\n"})
 	small, err := made.Image(ctx, "tamper-small", tamper.Small)
 	skip.On(t, err)
 	v := &viewer{s: s, pristine: s.Inside("/srv/pristine")}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealift/sealift/integration/skip"
 	"github.com/sealift/sealift/internal/fault"
 	"github.com/sealift/sealift/measure/eventlog"
 	"github.com/sealift/sealift/measure/tpm/swtpmtest"
@@ -39,7 +40,7 @@ func inside(t *testing.T) bool {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, os.ErrPermission) {
-		t.Skip(err)
+		skip.On(t, err)
 	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sealift/sealift/integration/skip"
 )
 
 // TPM is one swtpm process with its state directory.
@@ -145,7 +147,7 @@ func (x *TPM) Restart() {
 func SkipMissing(t testing.TB, err error) {
 	t.Helper()
 	if errors.Is(err, exec.ErrNotFound) {
-		t.Skip(err)
+		skip.On(t, fmt.Errorf("%w: %w", err, errors.ErrUnsupported))
 	}
 }
 
