@@ -51,6 +51,8 @@ type Agent struct {
 	device   tpm.Device
 	channel  *channelKey
 	prover   *prover
+	peers    atomic.Pointer[peers]
+	peersErr atomic.Pointer[error]
 	log      *eventlog.Log
 	daemons  []*inventory.Daemon
 	examiner *launch.Examiner
@@ -237,6 +239,7 @@ func (a *Agent) run(ctx context.Context, ready func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.serve(ctx) })
 	g.Go(func() error { a.census(ctx); return nil })
+	g.Go(func() error { return a.servePeers(ctx) })
 	g.Go(func() error { a.refusals.report(ctx, a.log); return nil })
 	g.Go(func() error { a.reloadOnSignal(ctx); return nil })
 	for _, d := range a.daemons {

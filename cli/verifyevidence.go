@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	nodev1 "github.com/sealift/sealift/api/node/v1"
 	"github.com/sealift/sealift/attest/evidence"
 	"github.com/sealift/sealift/attest/trust"
 	"github.com/sealift/sealift/attest/verify"
@@ -22,7 +24,7 @@ type verifyOptions struct {
 	trust, nonce, issued, now, state string
 	lists                            []string
 	namespace, container, host       string
-	export                           string
+	export, watch                    string
 	tree, print                      bool
 }
 
@@ -54,6 +56,7 @@ the verdict.`,
 		Example: `  sealift verify --trust trust.yaml --nonce 5f0c…9a --crl fleet.crl evidence.json
   sealift verify --tree evidence.json                 what stands on what
   sealift verify --state host-a.state evidence.json   and remember it
+  sealift verify --watch node-b                       what changes about a peer of this host
   sealift verify --print-trust >trust.yaml            an example to begin with
   sealift verify --export-tpm2 DIR evidence.json      for tpm2_checkquote and tpm2_eventlog`,
 		Annotations: map[string]string{
@@ -61,7 +64,7 @@ the verdict.`,
 			"exit": "0    trusted\n1    not trusted\n2    the command line or the trust policy is wrong\n3    unusable: what was given is not evidence, or not a state file\n4    a file cannot be read or written\n130  interrupted",
 		},
 		Args: func(c *cobra.Command, got []string) error {
-			if o.print {
+			if o.print || o.watch != "" {
 				return args(0, 0, "")(c, got)
 			}
 			return args(1, 1, "EVIDENCE")(c, got)
@@ -69,6 +72,9 @@ the verdict.`,
 		RunE: func(c *cobra.Command, got []string) error {
 			if o.print {
 				return a.printTrust(o.trust)
+			}
+			if o.watch != "" {
+				return a.watchPeer(c, o.watch)
 			}
 			return a.runVerify(c, o, got[0])
 		},
@@ -84,9 +90,26 @@ the verdict.`,
 	f.StringVar(&o.container, "container", "", "the evidence is this container's: NAMESPACE/ID")
 	f.StringVar(&o.host, "host", "", "it must be this host")
 	f.StringVar(&o.export, "export-tpm2", "", "also write quote, key and log for tpm2-tools into this `directory`")
+	f.StringVar(&o.watch, "watch", "", "follow how this `peer` stands (sealift peer add), and print only what changes")
 	f.BoolVar(&o.tree, "tree", false, "draw what stands on what")
 	f.BoolVar(&o.print, "print-trust", false, "print the trust policy in effect, and judge nothing")
 	return c
+}
+
+// watchPeer follows one peer of this host's agent, which judges it by its own
+// trust policy; the other flags have no say in that.
+func (a *app) watchPeer(c *cobra.Command, name string) error {
+	var other string
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if f.Name != "watch" && c.LocalNonPersistentFlags().Lookup(f.Name) != nil {
+			other = f.Name
+		}
+	})
+	if other != "" {
+		return usage(c, fmt.Errorf("--%s is for evidence: a peer is judged by the agent, as its configuration says (attest)", other))
+	}
+	_, err := a.peers(c.Context(), &nodev1.WatchPeersRequest{Name: name, Follow: true})
+	return err
 }
 
 // unusableError is an input that cannot be judged.

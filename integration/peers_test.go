@@ -1,110 +1,169 @@
 package integration
 
 import (
-	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealift/sealift/integration/host"
 	"github.com/sealift/sealift/integration/image"
+	"github.com/sealift/sealift/integration/made"
 	"github.com/sealift/sealift/integration/node"
 )
 
-// python is a program of root's that speaks to the node socket.
-const python = `python3 - <<'END'
-import socket
-s = socket.socket(socket.AF_UNIX)
-s.connect("/run/sealift/node.sock")
-s.settimeout(5)
-try:
-    s.send(bytes(10))
-    answer = s.recv(1)
-except ConnectionError:
-    answer = b""
-raise SystemExit(0 if answer else "nobody answered")
-END`
+const peerConfig = "[attest]\nlisten = \"0.0.0.0:7443\"\ninterval = \"2s\"\n"
 
-// The node socket answers our shims and root's CLI, and nobody else: not another
-// user, not another program of root's, and not uid 0 inside a container that was
-// given the socket and our very CLI.
-func TestNodeSocketTurnsStrangersAway(t *testing.T) {
-	n := newNode(t, node.Options{Name: "peers"})
-	s := subject{n, byName, t}
-	s.sh("sealift status --json | jq -e .log.state") // the control
-	for name, c := range map[string]struct{ script, want string }{
-		"another user":          {"chmod 755 /run/sealift; setpriv --reuid 65534 --regid 65534 --clear-groups sealift status", "permission denied"},
-		"another program":       {python, "nobody answered"},
-		"another pid namespace": {"unshare --pid --fork --mount-proc sealift status", "closed the connection"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := n.Shell(t.Context(), c.script)
-			var exit *host.ExitError
-			if !errors.As(err, &exit) || !strings.Contains(exit.Output(), c.want) {
-				t.Errorf("want %q, got %v", c.want, err)
-			}
-		})
+// pair are two nodes with a cable between them, enrolled with one CA, each on the
+// other's list of peers.
+type pair struct{ a, b *node.Node }
+
+func newPair(t *testing.T) pair {
+	t.Helper()
+	ctx := t.Context()
+	p := pair{newNode(t, node.Options{Name: "hosta", Config: peerConfig}), newNode(t, node.Options{Name: "hostb", Config: peerConfig})}
+	if err := host.Link(ctx, "cable", p.a.Host, "10.99.1.1/24", p.b.Host, "10.99.1.2/24"); err != nil {
+		t.Fatal(err)
 	}
-	t.Run("root in a container", func(t *testing.T) {
-		// The stock runtime lets the socket in; what answers must still not.
-		s := subject{n, stock, t}
-		s.create("inside", "-mount", "/run/sealift:/run/sealift", "-mount", "/usr/local/bin:/usr/local/bin", "--", "sleep", "600")
-		defer s.remove("inside")
-		_, err := n.Ctr(t.Context(), "task", "exec", "--exec-id", "ask", "inside", "/usr/local/bin/sealift", "status")
-		var exit *host.ExitError
-		if !errors.As(err, &exit) {
-			t.Fatalf("was answered: %v", err)
+	if err := p.a.MakeCA(ctx); err != nil {
+		t.Fatal(err)
+	}
+	tiny, err := made.Image(ctx, "tiny", image.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, n := range map[string]*node.Node{"host-a": p.a, "host-b": p.b} {
+		if err := n.Enroll(ctx, p.a, name); err != nil {
+			t.Fatal(err)
 		}
-		if !strings.Contains(exit.Output(), "closed the connection") {
-			t.Errorf("the CLI did not get as far as the socket: %s", exit.Output())
+		if err := n.Import(ctx, tiny); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []*node.Node{p.a, p.b} {
+		if err := n.WriteTrust(ctx, p.a, "/etc/sealift", node.Trust); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Shell(ctx, "mkdir -p /etc/sealift/crl.d; mv /etc/sealift/ca.crl /etc/sealift/crl.d/"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, x := range []struct {
+		n           *node.Node
+		name, where string
+	}{{p.a, "host-b", "10.99.1.2:7443"}, {p.b, "host-a", "10.99.1.1:7443"}} {
+		if _, err := x.n.Shell(ctx, "sealift peer add "+x.name+" "+x.where); err != nil {
+			t.Fatal(err)
+		}
+		watches(t, x.n, x.name)
+	}
+	return p
+}
+
+// watches follows a peer on a node, for as long as its agent runs.
+func watches(t *testing.T, n *node.Node, peer string) {
+	t.Helper()
+	if _, err := n.Shell(t.Context(), "nohup sealift verify --watch "+peer+" >/srv/changes 2>&1 </dev/null &"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shows waits until one host's watch of the other says the words, and returns
+// how long that took.
+func shows(t *testing.T, n *node.Node, since time.Time, words ...string) {
+	t.Helper()
+	var out string
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		var err error
+		if out, err = n.Shell(t.Context(), "cat /srv/changes"); err != nil {
+			t.Fatal(err)
+		}
+		all := true
+		for _, w := range words {
+			all = all && strings.Contains(out, w)
+		}
+		if all {
+			t.Logf("%s shows %q after %.1f s", n.Name, words, time.Since(since).Seconds())
+			return
+		}
+	}
+	t.Fatalf("%s does not show %q:\n%s", n.Name, words, out)
+}
+
+// forget empties what the watch has said so far.
+func forget(t *testing.T, n *node.Node) {
+	t.Helper()
+	if _, err := n.Shell(t.Context(), ": >/srv/changes"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Two hosts watch each other: what happens on one is told by the other, by name;
+// and trust comes back only as policy says.
+func TestPeers(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	start := time.Now()
+	shows(t, p.a, start, "trusted")
+	shows(t, p.b, start, "trusted")
+
+	t.Run("stopped agent", func(t *testing.T) {
+		forget(t, p.a)
+		at := time.Now()
+		if err := p.b.Agent.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		shows(t, p.a, at, "unreachable", "agent stopped")
+		forget(t, p.a)
+		if err := p.b.StartAgent(ctx); err != nil {
+			t.Fatal(err)
+		}
+		shows(t, p.a, time.Now(), "trusted again")
+		watches(t, p.b, "host-a")
+	})
+	t.Run("foreign extend", func(t *testing.T) {
+		forget(t, p.a)
+		forget(t, p.b)
+		at := time.Now()
+		if _, err := p.a.Shell(ctx, "tpm2_pcrextend -T "+node.TCTI+" 13:sha256="+strings.Repeat("5a", 32)); err != nil {
+			t.Fatal(err)
+		}
+		shows(t, p.b, at, "foreign extend")
+		// An operator's word is not enough where the trust policy does not say so.
+		if _, err := p.a.Shell(ctx, "sealift log acknowledge --reason 'it was me' foreign"); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := p.b.Shell(ctx, "sealift peer check host-a"); err == nil || !strings.Contains(out, "not-trusted") {
+			t.Errorf("after an acknowledgement that the policy does not accept: %v\n%s", err, out)
+		}
+		forget(t, p.b)
+		if _, err := p.b.Shell(ctx, "printf 'log: {acknowledged: accept}\\n' >>/etc/sealift/trust.yaml"); err != nil {
+			t.Fatal(err)
+		}
+		shows(t, p.b, time.Now(), "trusted again")
+		shows(t, p.a, time.Now(), "trusted again")
+	})
+	// Last: what was started counts until the host boots anew, and a host that
+	// does not trust another proves nothing to it.
+	t.Run("container policy violation", func(t *testing.T) {
+		forget(t, p.a)
+		if err := p.b.WritePolicy(ctx, "audit.yaml", "apiVersion: sealift.dev/v1\nkind: WorkloadPolicy\nmetadata: {name: audit}\nspec:\n  match: {namespaces: [default]}\n  content: audit\n"); err != nil {
+			t.Fatal(err)
+		}
+		file, err := p.b.Shell(ctx, "ls /var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/*/fs/etc/motd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now()
+		if _, err := p.b.Shell(ctx, fmt.Sprintf("echo tampered >>%s; ctr run --rm --runtime %s %s evil true", strings.TrimSpace(file), node.Sealift, image.TinyName)); err != nil {
+			t.Fatal(err)
+		}
+		shows(t, p.a, at, "not-trusted", "default/evil", "layer-content")
+		if out, err := p.a.Shell(ctx, "sealift peer check host-b"); err == nil || !strings.Contains(out, "not-trusted") {
+			t.Errorf("a container that has ended was started all the same: %v\n%s", err, out)
 		}
 	})
-	s.sh("sealift status --json | jq -e .log.state")
-}
-
-// A container that asks for our socket, our state or the TPM gets none of them.
-func TestSpecsThatReachForUs(t *testing.T) {
-	n := newNode(t, node.Options{Name: "reach"})
-	s := subject{n, byName, t}
-	s.create("control", "-mount", "/srv:/srv", "--", "sleep", "600")
-	s.remove("control")
-	for name, mount := range map[string]string{
-		"the socket":        "/run/sealift/node.sock:/tmp/s",
-		"its directory":     "/run/sealift:/tmp/s",
-		"a parent of it":    "/run:/tmp/s",
-		"the state":         "/var/lib/sealift:/tmp/s",
-		"the log":           "/var/lib/sealift/log:/tmp/s",
-		"the configuration": "/etc/sealift:/tmp/s",
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := subject{n, byName, t}
-			s.sh("mkdir -p /etc/sealift; ln -sfn %s /srv/detour", strings.Split(mount, ":")[0])
-			for _, m := range []string{mount, "/srv/detour:/tmp/s"} {
-				out, err := s.tryCreate("reach", "-mount", m, "--", "sleep", "600")
-				var exit *host.ExitError
-				if !errors.As(err, &exit) {
-					s.remove("reach")
-					t.Errorf("%s was let in: %s", m, out)
-					continue
-				}
-				if !strings.Contains(exit.Output(), "sealift") {
-					t.Errorf("%s: refused by somebody else: %s", m, exit.Output())
-				}
-			}
-		})
+	if out, err := p.a.Shell(ctx, "sealift log --json | jq -r 'select(.item.record.type == \"peer\") | .item.record.body.code'"); err != nil || !strings.Contains(out, "would-refuse") {
+		t.Errorf("the log of what was seen of peers: %v\n%s", err, out)
 	}
-	nothingLeft(s)
-	logHolds(s, "trusted")
-}
-
-// A user's CRIU configuration is refused: it can name a script that runs as root
-// of the host.
-func TestUserCRIUConfigRefused(t *testing.T) {
-	n := newNode(t, node.Options{Name: "criu-config"})
-	s := subject{n, byName, t}
-	_, err := s.tryCreate("criu", "-annotation", "org.criu.config=/srv/criu.conf", "--", "true")
-	var exit *host.ExitError
-	if !errors.As(err, &exit) || !strings.Contains(exit.Output(), "org.criu.config") {
-		t.Errorf("got %v", err)
-	}
-	s.sh("ctr run --rm --runtime %s %s after true", s.ctr, image.TinyName)
 }

@@ -78,12 +78,13 @@ type Node struct {
 }
 
 type Attest struct {
-	Directory string   `toml:"directory"`
-	BootLog   string   `toml:"boot_log"`
-	IMALog    string   `toml:"ima_log"`
-	Listen    string   `toml:"listen"`
-	Trust     string   `toml:"trust"`
-	Interval  Duration `toml:"interval"`
+	Directory  string   `toml:"directory"`
+	BootLog    string   `toml:"boot_log"`
+	IMALog     string   `toml:"ima_log"`
+	Listen     string   `toml:"listen"`
+	Trust      string   `toml:"trust"`
+	Revocation string   `toml:"revocation"`
+	Interval   Duration `toml:"interval"`
 }
 
 // Duration is a time.Duration written as Go writes it: "1.5s".
@@ -198,7 +199,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("measure.workers = %d: must not be negative", c.Measure.Workers)
 	}
 	for key, p := range map[string]string{"log.directory": c.Log.Directory, "measure.cache": c.Measure.Cache, "policy.directory": c.Policy.Directory, "policy.trust": c.Policy.Trust,
-		"attest.directory": c.Attest.Directory, "attest.boot_log": c.Attest.BootLog, "attest.ima_log": c.Attest.IMALog, "attest.trust": c.Attest.Trust} {
+		"attest.directory": c.Attest.Directory, "attest.boot_log": c.Attest.BootLog, "attest.ima_log": c.Attest.IMALog, "attest.trust": c.Attest.Trust, "attest.revocation": c.Attest.Revocation} {
 		if !filepath.IsAbs(p) {
 			return fmt.Errorf("%s = %q: must be an absolute path", key, p)
 		}

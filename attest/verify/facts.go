@@ -160,7 +160,7 @@ func (f *facts) record(e *eventlog.Entry) {
 		f.Silent++
 	case "log-foreign":
 		f.Foreign++
-	case "agent-stop", "running", "exec", "exec-exit", "update", "checkpoint", "reference", "denied",
+	case "agent-stop", "running", "exec", "exec-exit", "update", "checkpoint", "reference", "denied", "peer",
 		"log-epoch", "log-recovered", "log-unanswered", "log-acknowledged", "log-coalesced":
 	default:
 		if !slices.Contains(f.Strange, r.Type) && len(f.Strange) < 64 {
