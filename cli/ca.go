@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
@@ -60,7 +61,7 @@ A request whose TPM is not known is refused, with what would admit it.`, at, (*c
 		with(a.caAnswer("issue", "ANSWER", "check a host's answer and write its certificate",
 			`Check the answer to a challenge and write the certificate. A challenge is used up by its first answer, right or wrong,
 and expires by itself.`, at, (*ca.CA).Issue)),
-		with(a.caRevoke(at)), with(a.caCRL(at)), with(a.caList(at)), with(a.caShow(at)), with(a.caServe(&dir)))
+		with(a.caRevoke(at)), with(a.caCRL(&dir)), with(a.caList(at)), with(a.caShow(at)), with(a.caServe(&dir)))
 	return c
 }
 
@@ -263,17 +264,22 @@ func (a *app) enrolMessage(file string) ([]byte, error) {
 	return b, nil
 }
 
-func (a *app) caCRL(at opened) *cobra.Command {
+func (a *app) caCRL(dir *string) *cobra.Command {
 	var asPEM bool
+	var address, fingerprint string
 	c := &cobra.Command{
 		Use:   "crl",
-		Short: "sign and write a revocation list",
+		Short: "sign and write a revocation list, or fetch the present one",
 		Long: `Sign a new revocation list and write it, DER. Verifiers want one that is in date: give it to them at least as often
-as crl_lifetime in ca.toml says.`,
-		Example: `  sealift ca crl --dir ./ca > ca.crl`,
-		Args:    args(0, 0, ""),
-		RunE: at(func(x *ca.CA, _ []string) error {
-			b, err := x.NewList()
+as crl_lifetime in ca.toml says. With --ca the present list of a CA on a network is fetched instead.`,
+		Example: `  sealift ca crl --dir ./ca > ca.crl
+  sealift ca crl --ca ca.example:7443 --ca-fingerprint 5f0c… > ca.crl`,
+		Args: args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if (address == "") != (fingerprint == "") {
+				return usage(c, errors.New("--ca and --ca-fingerprint belong together"))
+			}
+			b, err := revocationList(c.Context(), *dir, address, fingerprint)
 			if err != nil {
 				return err
 			}
@@ -282,8 +288,28 @@ as crl_lifetime in ca.toml says.`,
 			}
 			_, err = a.out.Write(b)
 			return err
-		}),
+		},
 	}
-	c.Flags().BoolVar(&asPEM, "pem", false, "write PEM")
+	f := c.Flags()
+	f.BoolVar(&asPEM, "pem", false, "write PEM")
+	f.StringVar(&address, "ca", "", "fetch from the CA at this `HOST:PORT`")
+	f.StringVar(&fingerprint, "ca-fingerprint", "", "SHA-256 of that CA's certificate in `hex`")
 	return c
+}
+
+// revocationList is a new list of the CA in dir, or the present one of the CA at address.
+func revocationList(ctx context.Context, dir, address, fingerprint string) ([]byte, error) {
+	if address == "" {
+		x, err := ca.Open(dir)
+		if err != nil {
+			return nil, err
+		}
+		return x.NewList()
+	}
+	cl, err := enroll.NewClient(address, fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	return cl.List(ctx)
 }

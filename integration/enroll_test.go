@@ -53,6 +53,7 @@ func TestEnroll(t *testing.T) {
 	s.sh(`cd /srv && sealift attest | jq -r '.ak.certificates[0]' | python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex(sys.stdin.read().strip()))' >leaf.der && sealift ca crl --pem --dir ca >ca.crl
 		openssl verify -x509_strict -crl_check -CRLfile ca.crl -CAfile ca/ca.pem leaf.der`)
 	s.sh("sealift ca revoke --dir /srv/ca web1")
+	s.sh("sealift ca crl --ca 127.0.0.1:7443 --ca-fingerprint %s | openssl crl -inform der -noout -text | grep 'Serial Number'", fingerprint)
 	refused("--renew", "was revoked")
 	if out, err := ask("--host web1 --token " + s.sh("sealift ca token --dir /srv/ca web1")); err != nil {
 		t.Errorf("%q, %v", out, err)

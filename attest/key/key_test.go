@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/sealift/sealift/attest/key"
 	"github.com/sealift/sealift/measure/tpm"
@@ -225,3 +226,34 @@ func BenchmarkQuote(b *testing.B) {
 }
 
 func integer(b []byte) *big.Int { return new(big.Int).SetBytes(b) }
+
+// Who may use the TPM and knows all that is public cannot make our key and have
+// it quote what he likes. A key from a fixed template, he can.
+func TestStrangerCannotMakeTheKey(t *testing.T) {
+	d := device(t, swtpmtest.Start(t).Device())
+	a := open(t, d, t.TempDir())
+	primary := func(template tpm2.TPMTPublic) (name []byte) {
+		t.Helper()
+		err := d.(tpm.Commander).Command(t.Context(), "stranger's key", 0, func(l transport.TPM) error {
+			r, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHEndorsement, Auth: tpm2.PasswordAuth(nil)}, InPublic: tpm2.New2B(template)}.Execute(l)
+			if err == nil {
+				name = r.Name.Buffer
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	fixed := a.Area()
+	fixed.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
+	if !bytes.Equal(primary(fixed), primary(fixed)) {
+		t.Error("a fixed template makes two keys: this test tests nothing")
+	}
+	for what, template := range map[string]tpm2.TPMTPublic{"the public area": a.Area(), "the template without the seed": fixed} {
+		if bytes.Equal(primary(template), a.Name()) {
+			t.Errorf("%s makes the key", what)
+		}
+	}
+}
