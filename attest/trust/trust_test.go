@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io/fs"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -167,4 +168,15 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("printed:\n%s\nread and printed again:\n%s", p.Print(), again.Print())
 		}
 	})
+}
+
+// docs/attestation.md shows the example as it is.
+func TestExampleIsInTheDocs(t *testing.T) {
+	page, err := os.ReadFile("../../docs/attestation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "```yaml\n"+trust.Example+"```") {
+		t.Error("docs/attestation.md, section Trust policy, shows another example than attest/trust/example.yaml")
+	}
 }
