@@ -3,6 +3,7 @@ package channel
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -102,7 +103,7 @@ func readFrame(r *bufio.Reader, buf []byte) (kind, []byte, error) {
 }
 
 func torn(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -3,6 +3,7 @@ package channel
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"io"
 	"math"
 )
@@ -150,7 +151,7 @@ func (c *Conn) receive() {
 		if err != nil {
 			// A TLS connection cut between two records reads like one that
 			// was closed: only BYE is an end.
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			c.fail(c.phaseNow(), err)
