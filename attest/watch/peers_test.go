@@ -131,7 +131,7 @@ func TestPeers(t *testing.T) {
 	}
 	cancel()
 	p.Wait()
-	if err := os.WriteFile(file, []byte(`[{"name":"b","adress":"x"}]`), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(`[{"name":"b","port":"x"}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := OpenPeers(t.Context(), PeersConfig{Endpoint: a.endpoint, File: file}); err == nil || !strings.Contains(err.Error(), "hint: ") {
