@@ -117,7 +117,7 @@ func (l *Log) Facts() Facts {
 		case e.Type == EFIBootApplication && e.PCR == 4:
 			f.Applications = append(f.Applications, Digest{e.Digests})
 		case e.Type == IPL && e.PCR == 8:
-			if word, text, ok := grubText(e.Data); ok && word == "kernel_cmdline" && e.is(text) {
+			if word, text, ok := grubText(e.Data); ok && word == "kernel_cmdline" && e.Bound {
 				f.CommandLines = append(f.CommandLines, CommandLine{"BOOT_IMAGE=" + string(text), GRUB, Digest{e.Digests}})
 			}
 		case e.Type == IPL && e.PCR == 9:
@@ -181,8 +181,12 @@ func parseVariable(b []byte) (*variable, error) {
 // behind it.
 func grubText(data []byte) (word string, text []byte, ok bool) {
 	data = bytes.TrimSuffix(data, []byte{0})
-	for _, word := range []string{"grub_cmd", "kernel_cmdline", "module_cmdline"} {
-		if rest, found := bytes.CutPrefix(data, []byte(word+": ")); found {
+	// Red Hat's older ones put another word there, without a colon.
+	for prefix, word := range map[string]string{
+		"grub_cmd: ": "grub_cmd", "kernel_cmdline: ": "kernel_cmdline", "module_cmdline: ": "module_cmdline",
+		"grub_cmd ": "grub_cmd", "grub_kernel_cmdline ": "kernel_cmdline",
+	} {
+		if rest, found := bytes.CutPrefix(data, []byte(prefix)); found {
 			return word, rest, true
 		}
 	}

@@ -74,23 +74,23 @@ func (e *Event) measured() [][]byte {
 		}
 	case IPL:
 		// GRUB hashes the string without the word it puts before it and without
-		// the zero behind it; systemd's stub the whole data.
-		out := [][]byte{e.Data}
+		// the zero behind it, older Red Hat ones with the zero; systemd's stub the
+		// whole data.
 		if _, text, ok := grubText(e.Data); ok {
-			out = append(out, text)
+			return [][]byte{text, append(bytes.Clone(text), 0)}
 		}
-		return out
 	}
 	return [][]byte{e.Data}
 }
 
 // Intact says that no event's digest is that of another data than its own,
-// where its type leaves no doubt what is hashed. The first that is not is
+// where its type leaves no doubt what is hashed (what stands for an authority,
+// boot loaders have hashed in several ways). The first that is not is
 // given: its log was edited, or its firmware does not follow the profile.
 func (l *Log) Intact() (Event, bool) {
 	for _, e := range l.Events {
 		switch e.Type {
-		case Separator, Action, EFIAction, SCRTMVersion, EFIVariableDriverConfig, EFIVariableBoot, EFIVariableBoot2, EFIVariableAuthority, EFIGPT:
+		case Separator, Action, EFIAction, SCRTMVersion, EFIVariableDriverConfig, EFIVariableBoot, EFIVariableBoot2, EFIGPT:
 			if !e.Bound {
 				return e, false
 			}
