@@ -3,7 +3,10 @@ package verify
 import (
 	"bytes"
 	"fmt"
+	"iter"
+	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/sealift/sealift/attest/bootlog"
 	"github.com/sealift/sealift/attest/imalog"
@@ -110,8 +113,12 @@ func (a *appraisal) readLog() (*trail, bool) {
 		t.facts = a.prior.Facts.clone()
 		t.last = a.prior.Mark.Seq
 	}
-	for i, line := range a.e.Log.Lines {
-		st, err := t.replay.Feed(line)
+	for i, d := range decodedLines(a.e.Log.Lines) {
+		if d.err != nil {
+			a.all("log-altered", "", "the event log: %v", &eventlog.LineError{Line: i + 1, Err: d.err})
+			return nil, false
+		}
+		st, err := t.replay.FeedLine(d.line, d.size)
 		if err != nil {
 			a.all("log-altered", "", "the event log: %v", err)
 			return nil, false
@@ -144,6 +151,41 @@ func (a *appraisal) readLog() (*trail, bool) {
 	}
 	a.v.Epoch = t.replay.Start().Epoch.String()
 	return t, true
+}
+
+// decodedLine is a line, or why it is none.
+type decodedLine struct {
+	line *eventlog.Line
+	size int
+	err  error
+}
+
+// decodedLines decodes lines on all cores, so many at a time that memory stays
+// bounded, and gives them in their order.
+func decodedLines(lines [][]byte) iter.Seq2[int, decodedLine] {
+	const window = 4096
+	return func(yield func(int, decodedLine) bool) {
+		workers := runtime.GOMAXPROCS(0)
+		for at := 0; at < len(lines); at += window {
+			part := lines[at:min(at+window, len(lines))]
+			out := make([]decodedLine, len(part))
+			var wg sync.WaitGroup
+			for w := range workers {
+				wg.Go(func() {
+					for i := w; i < len(part); i += workers {
+						l, err := eventlog.DecodeLine(part[i])
+						out[i] = decodedLine{l, len(part[i]), err}
+					}
+				})
+			}
+			wg.Wait()
+			for i, d := range out {
+				if !yield(at+i, d) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // forked compares a whole log with the place that was proven before: the same

@@ -107,7 +107,18 @@ func (r *Replay) Pending() int { return r.r.pending() }
 // Feed takes the next line and gives the batch it ended, if it ended one. An
 // error (*LineError) means that the lines are no log.
 func (r *Replay) Feed(line []byte) (*Step, error) {
-	st, err := r.r.feed(line)
+	l, err := DecodeLine(line)
+	if err != nil {
+		r.r.line++
+		return nil, &LineError{Line: r.r.line, Err: err}
+	}
+	return r.FeedLine(l, len(line))
+}
+
+// FeedLine is Feed for a line that DecodeLine took, on another core perhaps; size
+// is its text's length.
+func (r *Replay) FeedLine(l *Line, size int) (*Step, error) {
+	st, err := r.r.feedLine(l, size)
 	if st == nil || err != nil {
 		return nil, err
 	}

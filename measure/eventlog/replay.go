@@ -80,15 +80,20 @@ func (r *replay) pending() int { return len(r.open) }
 // feed takes the next line. It returns a step when the line ended a batch.
 // After an error the replay stands where it stood before the open batch.
 func (r *replay) feed(text []byte) (*step, error) {
-	r.line++
 	l, err := DecodeLine(text)
 	if err != nil {
+		r.line++
 		return nil, &LineError{Line: r.line, Err: err}
 	}
+	return r.feedLine(l, len(text))
+}
+
+// feedLine is feed for a line that DecodeLine took; size is its text's length.
+func (r *replay) feedLine(l *Line, size int) (*step, error) {
+	r.line++
 	switch {
 	case l.Item != nil:
-		err = r.item(l.Item, len(text))
-		if err != nil {
+		if err := r.item(l.Item, size); err != nil {
 			return nil, &LineError{r.line, l.Item.Seq, err}
 		}
 	case l.Closed != nil:
