@@ -83,3 +83,29 @@ func BenchmarkData(b *testing.B) {
 		b.Fatal(err)
 	}
 }
+
+// BenchmarkTLS is the mutual TLS 1.3 handshake that a channel begins with, alone.
+func BenchmarkTLS(b *testing.B) {
+	w := newWorld()
+	ea, eb := w.host(b, "a").endpoint(b, nil), w.host(b, "b").endpoint(b, nil)
+	var sent atomic.Int64
+	for b.Loop() {
+		cw, sw := wire(b)
+		srv := inBackground(func() (*Conn, error) {
+			c, _, _, err := eb.secure(b.Context(), sw, true)
+			if err != nil {
+				return nil, err
+			}
+			return nil, c.Close()
+		})
+		c, _, _, err := ea.secure(b.Context(), counted{cw, &sent}, false)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if s := <-srv; s.err != nil {
+			b.Fatal(s.err)
+		}
+		c.Close()
+	}
+	b.ReportMetric(float64(sent.Load())/float64(b.N), "wire-bytes/op")
+}

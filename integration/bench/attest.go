@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/sealift/sealift/integration/host"
 	"github.com/sealift/sealift/integration/image"
@@ -67,4 +69,45 @@ func startWhileQuoting(ctx context.Context) (rows []Row, err error) {
 		ratio("start-while-quoting create", "ms", "without quotes", with.create, without.create),
 		ratio("start-while-quoting A/A", "ms", "without quotes", again.total, without.total),
 	}, nil
+}
+
+// quoteSetup makes tpm2_quote a key of the same kind, and the commands it is
+// compared with.
+const quoteSetup = `cd /srv; export TPM2TOOLS_TCTI=` + node.TCTI + `
+tpm2_createprimary -Q -C e -G ecc -c primary.ctx; tpm2_create -Q -C primary.ctx -G ecc256:ecdsa-sha256:null -u ak.pub -r ak.priv -a 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign'
+tpm2_flushcontext -t; tpm2_load -Q -C primary.ctx -u ak.pub -r ak.priv -c ak.ctx; tpm2_flushcontext -t`
+
+// quoteRows are the times of a quote: in the agent, and as commands.
+func quoteRows(ctx context.Context) (rows []Row, err error) {
+	inside, err := goBenchmarks(ctx, "./attest/key", "^BenchmarkQuote$", "300ms", 5)
+	if err != nil {
+		return nil, err
+	}
+	n, err := newNode(ctx, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = closing(n, err) }()
+	if out, err := n.Shell(ctx, quoteSetup); err != nil {
+		return nil, fmt.Errorf("a key for tpm2_quote: %s: %w", out, err)
+	}
+	var ours, peer []float64
+	for range 25 {
+		for command, to := range map[string]*[]float64{
+			"sealift attest --nonce 00 -o /srv/e.json": &ours,
+			"TPM2TOOLS_TCTI=" + node.TCTI + " tpm2_quote -Q -c /srv/ak.ctx -l sha256:0,1,2,3,4,5,6,7,8,9,10,13,14 -q 00 -m /srv/m -s /srv/s": &peer,
+		} {
+			out, err := n.Shell(ctx, "a=$(date +%s%N); "+command+"; echo $(( $(date +%s%N) - a ))")
+			if err != nil {
+				return nil, err
+			}
+			ns, err := strconv.ParseFloat(strings.TrimSpace(out), 64)
+			if err != nil {
+				return nil, err
+			}
+			*to = append(*to, ns/1e6)
+		}
+	}
+	r, err := compared("quote, in the agent", "ms", "tpm2_quote, a command", inside.ms("Quote"), peer)
+	return []Row{ratio("attest, a command", "ms", "tpm2_quote, a command", ours, peer), r}, err
 }

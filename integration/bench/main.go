@@ -50,6 +50,9 @@ var targets = []target{
 	{"agent-rss", 1.00, agentRSS},
 	{"start-by-files", 0, startByFiles},
 	{"start-while-quoting", 1.02, startWhileQuoting},
+	{"quote", 0, quoteRows},
+	{"verify", 0, verifyRows},
+	{"handshake", 0, handshakeRows},
 }
 
 func main() {
@@ -77,7 +80,7 @@ func run(ctx context.Context, names []string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	fmt.Printf("%-34s %6s %10s %10s %-24s %6s %15s %4s\n", "NAME", "UNIT", "OURS", "PEER", "PEER NAME", "RATIO", "95 %", "N")
+	fmt.Printf("%-44s %6s %10s %10s %-24s %6s %15s %4s\n", "NAME", "UNIT", "OURS", "PEER", "PEER NAME", "RATIO", "95 %", "N")
 	for _, t := range targets {
 		if len(names) > 0 && !slices.Contains(names, t.name) {
 			continue
@@ -87,7 +90,7 @@ func run(ctx context.Context, names []string) error {
 			return fmt.Errorf("%s: %w", t.name, err)
 		}
 		for i, r := range rows {
-			fmt.Printf("%-34s %6s %10.3f %10.3f %-24s %6.3f %7.3f–%-7.3f %4d%s\n", r.Name, r.Unit, r.Ours, r.Peer, r.PeerName, r.Ratio, r.Lo, r.Hi, r.N, mark(t, i, r))
+			fmt.Printf("%-44s %6s %10.3f %10.3f %-24s %6.3f %7.3f–%-7.3f %4d%s\n", r.Name, r.Unit, r.Ours, r.Peer, r.PeerName, r.Ratio, r.Lo, r.Hi, r.N, mark(t, i, r))
 		}
 		b, err := json.MarshalIndent(rows, "", "  ")
 		if err != nil {
