@@ -12,14 +12,14 @@ const transcript = `Sealift in ten steps.
 
 1. What can this machine hold?
    $ sealift doctor
-3. It runs <as> always.
+4. It runs <as> always.
    $ ctr run
      hello & goodbye
    → it runs: ok
 5. The log.
      replay   sha1 99
      value    sha256 46  equal
-7. Again.
+9. Again.
    $ ctr run
      ctr: sealift refused default/second
        layer 1
