@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"unicode/utf16"
 
@@ -22,8 +23,8 @@ type Facts struct {
 	// Files are what the boot loader read, by GRUB's names: kernel, initrd,
 	// modules, its configuration. The names are not under the digest.
 	Files []File
-	// CommandLines are the kernel's. Text is empty where the log holds only the
-	// digest (the kernel's EFI stub).
+	// CommandLines are the kernel's, and what may have been one. Text is empty
+	// where the log holds only the digest (the kernel's EFI stub).
 	CommandLines []CommandLine
 	// Initrds are digests of initial file systems that the kernel's EFI stub
 	// measured.
@@ -107,36 +108,109 @@ const (
 
 // Facts gathers what the log proves. What is in a PCR that an operating system
 // can extend counts only up to that: whoever runs first may have added to it.
+//
+// An event's type, and the word GRUB puts before its text, are under no digest:
+// who writes the log can call a program a driver, or a file a tag. So an event
+// in a PCR that is judged either says itself that it is harmless, or counts as
+// what that PCR is for: a program in 4, a command line in 8, a file in 9.
 func (l *Log) Facts() Facts {
 	f := Facts{Vars: map[string]Digest{}}
+	var linux []CommandLine
+	first := true // of PCR 7
 	for i := range l.Events {
 		e := &l.Events[i]
-		switch {
-		case e.Type == EFIVariableDriverConfig && e.PCR == 7 && e.Bound:
-			f.variable(e)
-		case e.Type == EFIBootApplication && e.PCR == 4:
-			f.Applications = append(f.Applications, Digest{e.Digests})
-		case e.Type == IPL && e.PCR == 8:
-			if word, text, ok := grubText(e.Data); ok && word == "kernel_cmdline" && e.Bound {
-				f.CommandLines = append(f.CommandLines, CommandLine{"BOOT_IMAGE=" + string(text), GRUB, Digest{e.Digests}})
+		if e.Type == NoAction {
+			continue
+		}
+		switch e.PCR {
+		case 4:
+			if !e.separates() && !e.announces() {
+				f.Applications = append(f.Applications, Digest{e.Digests})
 			}
-		case e.Type == IPL && e.PCR == 9:
-			f.Files = append(f.Files, File{strings.TrimRight(string(e.Data), "\x00"), Digest{e.Digests}})
-		case e.Type == EventTag && e.PCR == 9 && len(e.Data) >= 8:
-			switch binary.LittleEndian.Uint32(e.Data) {
-			case tagInitrd:
-				f.Initrds = append(f.Initrds, Digest{e.Digests})
-			case tagLoadOptions:
+		case 7:
+			if e.Type == EFIVariableDriverConfig && e.Bound {
+				f.variable(e, first)
+			}
+			first = first && e.announces()
+		case 8:
+			word, text, ok := grubText(e.Data)
+			switch ok = ok && e.Type == IPL && e.Bound; {
+			case e.separates():
+			case !ok:
 				f.CommandLines = append(f.CommandLines, CommandLine{"", EFIStub, Digest{e.Digests}})
+			case word == "kernel_cmdline":
+				f.CommandLines = append(f.CommandLines, CommandLine{"BOOT_IMAGE=" + string(text), GRUB, Digest{e.Digests}})
+			default:
+				if command, rest, _ := strings.Cut(string(text), " "); slices.Contains(loads, command) {
+					linux = append(linux, CommandLine{"BOOT_IMAGE=" + rest, GRUB, Digest{e.Digests}})
+				}
 			}
+		case 9:
+			f.loaded(e)
 		}
 	}
+	f.commands(linux)
 	return f
+}
+
+// loads are GRUB's commands that load a Linux.
+var loads = []string{"linux", "linux16", "linuxefi"}
+
+// commands adds what GRUB was told to load and says it never loaded: the word
+// before the line that it did load may have been changed for another's.
+func (f *Facts) commands(linux []CommandLine) {
+	plain := strings.NewReplacer(`\`, "", `"`, "", "'", "")
+	measured := len(f.CommandLines)
+	for _, c := range linux {
+		if !slices.ContainsFunc(f.CommandLines[:measured], func(m CommandLine) bool { return plain.Replace(m.Text) == plain.Replace(c.Text) }) {
+			f.CommandLines = append(f.CommandLines, CommandLine{"", EFIStub, c.Digest})
+		}
+	}
+}
+
+// loaded takes in an event of PCR 9.
+func (f *Facts) loaded(e *Event) {
+	if e.Type == EventTag && len(e.Data) >= 8 {
+		switch binary.LittleEndian.Uint32(e.Data) {
+		case tagInitrd:
+			f.Initrds = append(f.Initrds, Digest{e.Digests})
+			return
+		case tagLoadOptions:
+			f.CommandLines = append(f.CommandLines, CommandLine{"", EFIStub, Digest{e.Digests}})
+			return
+		}
+	}
+	switch {
+	case e.separates():
+	case e.Type == IPL:
+		f.Files = append(f.Files, File{strings.TrimRight(string(e.Data), "\x00"), Digest{e.Digests}})
+	default:
+		f.Files = append(f.Files, File{e.Type.String(), Digest{e.Digests}})
+	}
+}
+
+// separates says that the event is a separator, and can be nothing else.
+func (e *Event) separates() bool {
+	return e.Type == Separator && e.Bound && (bytes.Equal(e.Data, make([]byte, 4)) || bytes.Equal(e.Data, bytes.Repeat([]byte{0xff}, 4)))
+}
+
+// maxAction is longer than any of the profile's sentences, and shorter than a
+// program's headers.
+const maxAction = 128
+
+// announces says that the event is a sentence of the firmware's. A program is
+// none: its headers hold zeroes.
+func (e *Event) announces() bool {
+	text := bytes.TrimRight(e.Data, "\x00")
+	return (e.Type == Action || e.Type == EFIAction) && e.Bound && len(e.Data) <= maxAction &&
+		!bytes.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 var globalVariable = []byte{0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c}
 
-func (f *Facts) variable(e *Event) {
+// variable takes in a variable that was measured. The firmware measures
+// SecureBoot ahead of all else in PCR 7; what comes later, a program measured.
+func (f *Facts) variable(e *Event, first bool) {
 	v, err := parseVariable(e.Data)
 	if err != nil {
 		return
@@ -147,7 +221,7 @@ func (f *Facts) variable(e *Event) {
 		return
 	}
 	// Measured twice with different words, it says nothing.
-	on := len(v.Data) == 1 && v.Data[0] == 1
+	on := first && len(v.Data) == 1 && v.Data[0] == 1
 	if !bytes.Equal(v.GUID, globalVariable) || (f.SecureBoot != nil && *f.SecureBoot != on) {
 		on = false
 	}
