@@ -34,7 +34,7 @@ type Entry struct {
 	// its own entries (boot_aggregate, kexec-cmdline).
 	Name string
 	// Violation is set where the file could not be measured soundly: it was open
-	// for writing. Its digest says nothing.
+	// for writing. Its digest says nothing, and its name is under no hash.
 	Violation bool
 	// Buffer is what an ima-buf entry holds, Signature what an ima-sig entry does.
 	Buffer, Signature []byte
@@ -44,6 +44,13 @@ type Entry struct {
 
 // Text is the digest as trust policies are written: "sha256:9c1b…".
 func (e *Entry) Text() string { return fmt.Sprintf("%s:%x", e.Algorithm, e.Digest) }
+
+// IsBuffer says that the entry is of bytes the kernel was given, and no file: the
+// template's name is under no digest, and a file's entry could bear it.
+func (e *Entry) IsBuffer() bool {
+	b, err := tpm.ParseBank(e.Algorithm)
+	return err == nil && e.Template == "ima-buf" && !e.Violation && !strings.HasPrefix(e.Name, "/") && bytes.Equal(b.Hash(e.Buffer), e.Digest)
+}
 
 // Error says where a log is malformed.
 type Error struct {

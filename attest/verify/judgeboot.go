@@ -103,6 +103,13 @@ func (a *appraisal) judgeBoot() {
 			a.refuse(Executables, "initrd", s, "list it under boot: initrds:, if you know it", "the kernel was given the initial file system %s, which the policy does not list", s)
 		}
 	}
+	// Which is which in PCR 9, the log says, and no digest.
+	switch {
+	case len(f.Initrds) == 0 && len(p.Initrds.Values) > 0:
+		a.refuse(Executables, "initrd", "", "", "the boot log names no initial file system, and the policy lists one")
+	case len(f.Files)+len(f.Initrds) > 0 && p.Files.Any != p.Initrds.Any:
+		a.warn(Executables, "boot-labels", a.v.Host, "which digests are files and which initial file systems, only the boot log says, and the policy accepts any of one kind")
+	}
 	a.judgeCommandLine()
 }
 
@@ -186,7 +193,7 @@ func (a *appraisal) judgeIMA(g *Agent) bool {
 	for i := range a.ima {
 		e := &a.ima[i]
 		switch {
-		case e.Name == imalog.AggregateName || e.Template == "ima-buf":
+		case i == 0 || e.IsBuffer():
 		case e.Violation:
 			if e.Name == a.p.Agent.Path {
 				a.refuse(Executables, "ima-violation", e.Name, "", "the agent's file was open for writing while it was measured")
@@ -223,7 +230,7 @@ func (a *appraisal) judgeIMA(g *Agent) bool {
 func (a *appraisal) aggregate() bool {
 	e := &a.ima[0]
 	b, err := tpm.ParseBank(e.Algorithm)
-	if err != nil || e.Name != imalog.AggregateName || !slices.Contains(a.quote.banks(), b) {
+	if err != nil || e.Violation || e.Name != imalog.AggregateName || !slices.Contains(a.quote.banks(), b) {
 		return false
 	}
 	return bytes.Equal(e.Digest, imalog.Aggregate(a.pcrs, b))
