@@ -329,8 +329,6 @@ func (m *machine) stop() {
 	}
 }
 
-type object = map[string]any
-
 func (m *machine) agentStart(digest string) {
 	d := sha256.Sum256(m.spki)
 	m.add("agent-start", "", "", raw(`{"build":"test","executables":[{"name":"sealiftd","path":"/usr/local/bin/sealiftd","sha256":"%s"}],"policy_set":"set-1","channel":"%s"}`, digest, hex.EncodeToString(d[:])))
