@@ -17,7 +17,7 @@ import (
 	"github.com/sealift/sealift/attest/evidence"
 	"github.com/sealift/sealift/attest/trust"
 	"github.com/sealift/sealift/attest/verify"
-	"github.com/sealift/sealift/policy"
+	"github.com/sealift/sealift/internal/strictyaml"
 )
 
 type verifyOptions struct {
@@ -129,7 +129,7 @@ func loadTrust(c *cobra.Command, name string) (*trust.Policy, error) {
 	}
 	p, err := trust.Load(name)
 	switch {
-	case policy.AsErrors(err) != nil:
+	case strictyaml.AsErrors(err) != nil:
 		return nil, &badTrustError{err}
 	case !named && errors.Is(err, fs.ErrNotExist):
 		return nil, usage(c, errors.New("no trust policy: there is no trust.yaml here, and --trust names none\nhint: sealift verify --print-trust >trust.yaml writes an example"))

@@ -66,59 +66,59 @@ func (e Effective) Canonical() []byte {
 // ParseCanonical reads what Canonical wrote; Sources and Steps stay empty. Any
 // other bytes are an error, even if they mean the same.
 func ParseCanonical(data []byte) (Effective, error) {
-	d := &decoder{file: "effective policy"}
+	d := newDecoder("effective policy")
 	var e Effective
-	root := d.document(data)
+	root := d.Document(data)
 	if root == nil {
-		return Effective{}, d.errs
+		return Effective{}, d.Errors
 	}
-	d.mapping(root, "", []field{
-		{"apiVersion", true, func(*yaml.Node, string) {}}, // these two by the comparison below
-		{"kind", true, func(*yaml.Node, string) {}},
-		{"content", true, func(n *yaml.Node, at string) { word(d, n, at, modes, &e.Content) }},
-		{"level", true, func(n *yaml.Node, at string) { word(d, n, at, levels, &e.Level) }},
-		{"minimumBinding", true, func(n *yaml.Node, at string) { word(d, n, at, bindings, &e.MinimumBinding) }},
-		{"rootfsWithoutImage", true, func(n *yaml.Node, at string) { word(d, n, at, permissions, &e.RootfsWithoutImage) }},
-		{"images", true, func(n *yaml.Node, at string) {
-			d.list(n, at, func(n *yaml.Node, at string) {
+	d.Mapping(root, "", []field{
+		{Name: "apiVersion", Required: true, Read: func(*yaml.Node, string) {}}, // these two by the comparison below
+		{Name: "kind", Required: true, Read: func(*yaml.Node, string) {}},
+		{Name: "content", Required: true, Read: func(n *yaml.Node, at string) { word(d, n, at, modes, &e.Content) }},
+		{Name: "level", Required: true, Read: func(n *yaml.Node, at string) { word(d, n, at, levels, &e.Level) }},
+		{Name: "minimumBinding", Required: true, Read: func(n *yaml.Node, at string) { word(d, n, at, bindings, &e.MinimumBinding) }},
+		{Name: "rootfsWithoutImage", Required: true, Read: func(n *yaml.Node, at string) { word(d, n, at, permissions, &e.RootfsWithoutImage) }},
+		{Name: "images", Required: true, Read: func(n *yaml.Node, at string) {
+			d.List(n, at, func(n *yaml.Node, at string) {
 				var l ImageAllow
-				d.mapping(n, at, []field{
+				d.Mapping(n, at, []field{
 					d.owner(&l.Policy),
-					{"allow", true, func(n *yaml.Node, at string) {
-						d.list(n, at, func(n *yaml.Node, at string) { l.Allow = append(l.Allow, d.image(n, at)) })
+					{Name: "allow", Required: true, Read: func(n *yaml.Node, at string) {
+						d.List(n, at, func(n *yaml.Node, at string) { l.Allow = append(l.Allow, d.image(n, at)) })
 					}},
 				})
 				e.Images = append(e.Images, l)
 			})
 		}},
-		{"restricted", true, func(n *yaml.Node, at string) {
-			d.list(n, at, func(n *yaml.Node, at string) {
+		{Name: "restricted", Required: true, Read: func(n *yaml.Node, at string) {
+			d.List(n, at, func(n *yaml.Node, at string) {
 				var l RestrictedAllow
-				d.mapping(n, at, []field{
+				d.Mapping(n, at, []field{
 					d.owner(&l.Policy),
-					{"mounts", true, func(n *yaml.Node, at string) {
-						d.list(n, at, func(n *yaml.Node, at string) { l.Mounts = append(l.Mounts, d.mount(n, at)) })
+					{Name: "mounts", Required: true, Read: func(n *yaml.Node, at string) {
+						d.List(n, at, func(n *yaml.Node, at string) { l.Mounts = append(l.Mounts, d.mount(n, at)) })
 					}},
-					{"hooks", true, func(n *yaml.Node, at string) {
-						d.list(n, at, func(n *yaml.Node, at string) { l.Hooks = append(l.Hooks, d.hook(n, at)) })
+					{Name: "hooks", Required: true, Read: func(n *yaml.Node, at string) {
+						d.List(n, at, func(n *yaml.Node, at string) { l.Hooks = append(l.Hooks, d.hook(n, at)) })
 					}},
 				})
 				e.Restricted = append(e.Restricted, l)
 			})
 		}},
 	})
-	if len(d.errs) > 0 {
-		return Effective{}, d.errs
+	if len(d.Errors) > 0 {
+		return Effective{}, d.Errors
 	}
 	e.AcceptBinding = accepted(e.MinimumBinding)
 	if !bytes.Equal(e.Canonical(), data) {
-		return Effective{}, &Error{File: d.file, Message: "not in canonical form"}
+		return Effective{}, &Error{File: d.File, Message: "not in canonical form"}
 	}
 	return e, nil
 }
 
 func (d *decoder) owner(into *string) field {
-	return field{"policy", true, func(n *yaml.Node, at string) { d.shaped(n, at, nameShape, "the name of a policy", into) }}
+	return field{Name: "policy", Required: true, Read: func(n *yaml.Node, at string) { d.shaped(n, at, nameShape, "the name of a policy", into) }}
 }
 
 type canonical struct{ bytes.Buffer }

@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sealift/sealift/attest/certificate"
+	"github.com/sealift/sealift/internal/strictyaml"
 )
 
 // MaxFile bounds a trust policy and a file it names.
@@ -33,19 +34,19 @@ func Load(file string) (*Policy, error) {
 }
 
 // Parse reads a trust policy; read gives the content of files it names. The
-// error is a policy.Errors that lists everything wrong.
+// error is a strictyaml.Errors that lists everything wrong.
 func Parse(file string, data []byte, read func(name string) ([]byte, error)) (*Policy, error) {
-	d := &decoder{file: file, open: read}
+	d := newDecoder(file, read)
 	p := &Policy{Bank: "sha256", MaxAge: 5 * time.Minute, LogStates: []string{"trusted", "recovered"}}
 	if len(data) > MaxFile {
-		d.fail(nil, "", "", "%d bytes are more than %d", len(data), MaxFile)
-		return nil, d.errs
+		d.Fail(nil, "", "", "%d bytes are more than %d", len(data), MaxFile)
+		return nil, d.Errors
 	}
-	if n := d.document(data); n != nil {
+	if n := d.Document(data); n != nil {
 		d.policy(n, p)
 	}
-	if len(d.errs) > 0 {
-		return nil, d.errs
+	if len(d.Errors) > 0 {
+		return nil, d.Errors
 	}
 	p.fill()
 	return p, nil
@@ -86,82 +87,82 @@ func (p *Policy) fill() {
 
 func (d *decoder) policy(n *yaml.Node, p *Policy) {
 	version := false
-	d.mapping(n, "", []field{
-		{"version", func(n *yaml.Node, at string) {
+	d.Mapping(n, "", []field{
+		{Name: "version", Read: func(n *yaml.Node, at string) {
 			version = true
 			if n.Value != "1" {
-				d.fail(n, at, "this program reads version: 1", "version %q is not known", n.Value)
+				d.Fail(n, at, "this program reads version: 1", "version %q is not known", n.Value)
 			}
 		}},
-		{"ca", func(n *yaml.Node, at string) { p.CAs = d.authorities(n, at, true) }},
-		{"owner", func(n *yaml.Node, at string) { p.Owners = d.authorities(n, at, false) }},
-		{"hosts", d.set(&p.Hosts, "")},
-		{"bank", d.word(&p.Bank, []string{"sha256", "sha384", "sha512"})},
-		{"require", d.words(&p.Require, Claims)},
-		{"freshness", func(n *yaml.Node, at string) {
-			d.mapping(n, at, []field{
-				{"without-nonce", d.answer(&p.Nonce)},
-				{"max-age", d.duration(&p.MaxAge)},
-				{"clock-skew", d.duration(&p.ClockSkew)},
+		{Name: "ca", Read: func(n *yaml.Node, at string) { p.CAs = d.authorities(n, at, true) }},
+		{Name: "owner", Read: func(n *yaml.Node, at string) { p.Owners = d.authorities(n, at, false) }},
+		{Name: "hosts", Read: d.set(&p.Hosts, "")},
+		{Name: "bank", Read: d.word(&p.Bank, []string{"sha256", "sha384", "sha512"})},
+		{Name: "require", Read: d.words(&p.Require, Claims)},
+		{Name: "freshness", Read: func(n *yaml.Node, at string) {
+			d.Mapping(n, at, []field{
+				{Name: "without-nonce", Read: d.answer(&p.Nonce)},
+				{Name: "max-age", Read: d.duration(&p.MaxAge)},
+				{Name: "clock-skew", Read: d.duration(&p.ClockSkew)},
 			})
 		}},
-		{"log", func(n *yaml.Node, at string) {
-			d.mapping(n, at, []field{
-				{"states", d.words(&p.LogStates, []string{"trusted", "recovered", "foreign", "history-lost", "tpm-reset"})},
-				{"acknowledged", d.answer(&p.Acknowledged)},
-				{"container-view", d.answer(&p.Views)},
-				{"forgotten", d.answer(&p.Forgotten)},
-				{"unknown-records", d.answer(&p.UnknownRecords)},
+		{Name: "log", Read: func(n *yaml.Node, at string) {
+			d.Mapping(n, at, []field{
+				{Name: "states", Read: d.words(&p.LogStates, []string{"trusted", "recovered", "foreign", "history-lost", "tpm-reset"})},
+				{Name: "acknowledged", Read: d.answer(&p.Acknowledged)},
+				{Name: "container-view", Read: d.answer(&p.Views)},
+				{Name: "forgotten", Read: d.answer(&p.Forgotten)},
+				{Name: "unknown-records", Read: d.answer(&p.UnknownRecords)},
 			})
 		}},
-		{"boot", func(n *yaml.Node, at string) {
+		{Name: "boot", Read: func(n *yaml.Node, at string) {
 			b := &p.Boot
-			d.mapping(n, at, []field{
-				{"unmeasured", d.answer(&b.Unmeasured)},
-				{"secure-boot", d.word(&b.SecureBoot, []string{"on", "any"})},
-				{"applications", d.set(&b.Applications, digestForm)},
-				{"files", d.set(&b.Files, digestForm)},
-				{"initrds", d.set(&b.Initrds, digestForm)},
-				{"command-line", d.set(&b.CommandLine, "")},
-				{"contains", d.texts(&b.Contains)},
-				{"forbids", d.texts(&b.Forbids)},
+			d.Mapping(n, at, []field{
+				{Name: "unmeasured", Read: d.answer(&b.Unmeasured)},
+				{Name: "secure-boot", Read: d.word(&b.SecureBoot, []string{"on", "any"})},
+				{Name: "applications", Read: d.set(&b.Applications, digestForm)},
+				{Name: "files", Read: d.set(&b.Files, digestForm)},
+				{Name: "initrds", Read: d.set(&b.Initrds, digestForm)},
+				{Name: "command-line", Read: d.set(&b.CommandLine, "")},
+				{Name: "contains", Read: d.texts(&b.Contains)},
+				{Name: "forbids", Read: d.texts(&b.Forbids)},
 			})
 		}},
-		{"agent", func(n *yaml.Node, at string) {
+		{Name: "agent", Read: func(n *yaml.Node, at string) {
 			a := &p.Agent
-			d.mapping(n, at, []field{
-				{"self-reported", d.answer(&a.SelfReported)},
-				{"path", d.text(&a.Path)},
-				{"executables", func(n *yaml.Node, at string) { a.Executables = d.executables(n, at) }},
-				{"policy-sets", d.set(&a.PolicySets, "")},
+			d.Mapping(n, at, []field{
+				{Name: "self-reported", Read: d.answer(&a.SelfReported)},
+				{Name: "path", Read: d.text(&a.Path)},
+				{Name: "executables", Read: func(n *yaml.Node, at string) { a.Executables = d.executables(n, at) }},
+				{Name: "policy-sets", Read: d.set(&a.PolicySets, "")},
 			})
 		}},
-		{"ima", func(n *yaml.Node, at string) {
+		{Name: "ima", Read: func(n *yaml.Node, at string) {
 			i := &p.IMA
-			d.mapping(n, at, []field{
-				{"policies", d.texts(&i.Policies)},
-				{"files", d.set(&i.Files, digestForm)},
-				{"others", d.answer(&i.Others)},
-				{"violations", d.answer(&i.Violations)},
-				{"padded", d.answer(&i.Padded)},
+			d.Mapping(n, at, []field{
+				{Name: "policies", Read: d.texts(&i.Policies)},
+				{Name: "files", Read: d.set(&i.Files, digestForm)},
+				{Name: "others", Read: d.answer(&i.Others)},
+				{Name: "violations", Read: d.answer(&i.Violations)},
+				{Name: "padded", Read: d.answer(&i.Padded)},
 			})
 		}},
-		{"containers", func(n *yaml.Node, at string) {
+		{Name: "containers", Read: func(n *yaml.Node, at string) {
 			c := &p.Containers
-			d.mapping(n, at, []field{
-				{"images", d.set(&c.Images, digestForm)},
-				{"policies", d.set(&c.Policies, "")},
-				{"bindings", d.words(&c.Bindings, []string{"verity", "blob", "tree", "none"})},
-				{"would-refuse", d.answer(&c.WouldRefuse)},
-				{"unmeasured", d.answer(&c.Unmeasured)},
-				{"violations", d.answer(&c.Violations)},
-				{"bypass", d.answer(&c.Bypass)},
-				{"unproven", d.answer(&c.Unproven)},
+			d.Mapping(n, at, []field{
+				{Name: "images", Read: d.set(&c.Images, digestForm)},
+				{Name: "policies", Read: d.set(&c.Policies, "")},
+				{Name: "bindings", Read: d.words(&c.Bindings, []string{"verity", "blob", "tree", "none"})},
+				{Name: "would-refuse", Read: d.answer(&c.WouldRefuse)},
+				{Name: "unmeasured", Read: d.answer(&c.Unmeasured)},
+				{Name: "violations", Read: d.answer(&c.Violations)},
+				{Name: "bypass", Read: d.answer(&c.Bypass)},
+				{Name: "unproven", Read: d.answer(&c.Unproven)},
 			})
 		}},
 	})
-	if !version && len(d.errs) == 0 {
-		d.fail(n, "version", "write version: 1", "is missing")
+	if !version && len(d.Errors) == 0 {
+		d.Fail(n, "version", "write version: 1", "is missing")
 	}
 }
 
@@ -181,13 +182,13 @@ func (d *decoder) executables(n *yaml.Node, at string) map[string]Set {
 	out := map[string]Set{}
 	var fields []field
 	for _, name := range programs {
-		fields = append(fields, field{name, func(n *yaml.Node, at string) {
+		fields = append(fields, field{Name: name, Read: func(n *yaml.Node, at string) {
 			var s Set
 			d.set(&s, digestForm)(n, at)
 			out[name] = s
 		}})
 	}
-	d.mapping(n, at, fields)
+	d.Mapping(n, at, fields)
 	return out
 }
 
@@ -195,14 +196,14 @@ func (d *decoder) executables(n *yaml.Node, at string) map[string]Set {
 // believed about.
 func (d *decoder) authorities(n *yaml.Node, at string, classes bool) []Authority {
 	var out []Authority
-	d.list(n, at, func(n *yaml.Node, at string) {
+	d.List(n, at, func(n *yaml.Node, at string) {
 		a := Authority{Revocation: true}
 		var words []string
 		var revocation string
 		fields := []field{
-			{"name", d.text(&a.Name)},
-			{"pem", func(n *yaml.Node, at string) { a.Certificates = d.certificates(n, at, []byte(n.Value)) }},
-			{"file", func(n *yaml.Node, at string) {
+			{Name: "name", Read: d.text(&a.Name)},
+			{Name: "pem", Read: func(n *yaml.Node, at string) { a.Certificates = d.certificates(n, at, []byte(n.Value)) }},
+			{Name: "file", Read: func(n *yaml.Node, at string) {
 				var name string
 				d.text(&name)(n, at)
 				if name == "" {
@@ -210,17 +211,17 @@ func (d *decoder) authorities(n *yaml.Node, at string, classes bool) []Authority
 				}
 				data, err := d.open(name)
 				if err != nil {
-					d.fail(n, at, "paths are relative to the policy's own directory", "%v", err)
+					d.Fail(n, at, "paths are relative to the policy's own directory", "%v", err)
 					return
 				}
 				a.Certificates = d.certificates(n, at, data)
 			}},
-			{"revocation", d.word(&revocation, []string{"required", "none"})},
+			{Name: "revocation", Read: d.word(&revocation, []string{"required", "none"})},
 		}
 		if classes {
-			fields = append(fields, field{"classes", d.words(&words, classNames())})
+			fields = append(fields, field{Name: "classes", Read: d.words(&words, classNames())})
 		}
-		if !d.mapping(n, at, fields) {
+		if !d.Mapping(n, at, fields) {
 			return
 		}
 		a.Revocation = revocation != "none"
@@ -231,18 +232,18 @@ func (d *decoder) authorities(n *yaml.Node, at string, classes bool) []Authority
 			a.Classes = append(a.Classes, certificate.Class(w))
 		}
 		if a.Name == "" {
-			d.fail(n, at, "a name is what verdicts and revocation: none refer to", "has no name")
+			d.Fail(n, at, "a name is what verdicts and revocation: none refer to", "has no name")
 		}
-		if len(a.Certificates) == 0 && len(d.errs) == 0 {
-			d.fail(n, at, "give pem: or file:", "has no certificate")
+		if len(a.Certificates) == 0 && len(d.Errors) == 0 {
+			d.Fail(n, at, "give pem: or file:", "has no certificate")
 		}
 		if slices.ContainsFunc(out, func(o Authority) bool { return o.Name == a.Name }) {
-			d.fail(n, at, "", "the name %q is given twice", a.Name)
+			d.Fail(n, at, "", "the name %q is given twice", a.Name)
 		}
 		out = append(out, a)
 	})
-	if len(out) == 0 && len(d.errs) == 0 {
-		d.fail(n, at, "remove the key, or name a CA", "is an empty list")
+	if len(out) == 0 && len(d.Errors) == 0 {
+		d.Fail(n, at, "remove the key, or name a CA", "is an empty list")
 	}
 	return out
 }
@@ -256,40 +257,40 @@ func (d *decoder) certificates(n *yaml.Node, at string, data []byte) []*x509.Cer
 		}
 		data = rest
 		if block.Type != "CERTIFICATE" {
-			d.fail(n, at, "only certificates belong here", "holds a PEM block %q", block.Type)
+			d.Fail(n, at, "only certificates belong here", "holds a PEM block %q", block.Type)
 			continue
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			d.fail(n, at, "", "certificate: %v", err)
+			d.Fail(n, at, "", "certificate: %v", err)
 			continue
 		}
 		if !c.IsCA {
-			d.fail(n, at, "name the CA's certificate, not one it issued", "certificate %q is not a CA's", c.Subject)
+			d.Fail(n, at, "name the CA's certificate, not one it issued", "certificate %q is not a CA's", c.Subject)
 			continue
 		}
 		out = append(out, c)
 	}
 	if len(out) == 0 {
-		d.fail(n, at, "PEM begins with -----BEGIN CERTIFICATE-----", "holds no CA certificate")
+		d.Fail(n, at, "PEM begins with -----BEGIN CERTIFICATE-----", "holds no CA certificate")
 	}
 	return out
 }
 
-func (d *decoder) set(into *Set, form string) func(*yaml.Node, string) {
+func (d *decoder) set(into *Set, form string) strictyaml.Read {
 	return func(n *yaml.Node, at string) {
 		if n.Kind == yaml.ScalarNode && n.Tag == "!!str" && n.Value == "any" {
 			into.Any = true
 			return
 		}
 		into.Values = []string{}
-		d.list(n, at, func(n *yaml.Node, at string) {
-			s, ok := d.str(n, at)
+		d.List(n, at, func(n *yaml.Node, at string) {
+			s, ok := d.String(n, at)
 			if !ok {
 				return
 			}
 			if form != "" && !regexp.MustCompile(form).MatchString(s) {
-				d.fail(n, at, "wanted sha256: and 64 digits of lower-case hex", "%q is not a digest", s)
+				d.Fail(n, at, "wanted sha256: and 64 digits of lower-case hex", "%q is not a digest", s)
 				return
 			}
 			into.Values = append(into.Values, s)

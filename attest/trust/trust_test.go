@@ -16,7 +16,7 @@ import (
 
 	"github.com/sealift/sealift/attest/certificate"
 	"github.com/sealift/sealift/attest/trust"
-	"github.com/sealift/sealift/policy"
+	"github.com/sealift/sealift/internal/strictyaml"
 )
 
 func authority(t testing.TB) []byte {
@@ -125,6 +125,9 @@ func TestErrors(t *testing.T) {
 		{"version: 1\nfreshness:\n  max-age: 5\n", "trust.yaml:3: freshness.max-age: wants a string"},
 		{"version: 1\nfreshness:\n  max-age: -5m\n", "is not a time span"},
 		{"version: 1\nhosts: all\n", "trust.yaml:2: hosts: wants a list"},
+		{"version: 1\nhosts: ['']\n", "trust.yaml:2: hosts[0]: is empty"},
+		{"version: 1\nhosts: [" + strings.Repeat("x", 64<<10+1) + "]\n", "trust.yaml:2: hosts[0]: is 65537 bytes long, more than 65536"},
+		{"version: 1\nnetwork: deny\n", "trust.yaml:2: network: unknown key\nhint: known here: version"},
 		{"version: 1\nhosts:\n", "trust.yaml:2: hosts: wants a list\nhint: an empty value says nothing"},
 		{"version: 1\ncontainers:\n  images: [sha256:AB]\n", "trust.yaml:3: containers.images[0]: \"sha256:AB\" is not a digest"},
 		{"version: 1\nca: []\n", "trust.yaml:2: ca: is an empty list"},
@@ -141,7 +144,7 @@ func TestErrors(t *testing.T) {
 		{"version: 1\nrequire: [identity]\n", "one of instance-identity, hardware"},
 	} {
 		_, err := parse(c.text, ca)
-		var es policy.Errors
+		var es strictyaml.Errors
 		if !errors.As(err, &es) || !strings.Contains(err.Error(), c.wanted) {
 			t.Errorf("%q:\n%v\nwanted: %s", c.text, err, c.wanted)
 		}
