@@ -30,6 +30,19 @@ var top = []string{"shim", "agent", "cli"}
 // and tested, without it.
 var mayUseContainerd = []string{"shim", "runtime", "agent", "integration"}
 
+// lower are the rooms that know only some of the others; a room may always
+// import itself.
+var lower = map[string][]string{
+	"attest":   {"measure", "policy", "internal"},
+	"measure":  {"policy", "api", "internal"},
+	"policy":   {"internal"},
+	"internal": {},
+}
+
+// mayUseAttest are the rooms that import attest: what starts containers does
+// not carry what proves them to strangers.
+var mayUseAttest = []string{"attest", "agent", "cli", "integration"}
+
 // meaningless are names that say nothing of what is inside.
 var meaningless = []string{"pkg", "util", "utils", "common", "helpers", "misc"}
 
@@ -66,6 +79,13 @@ func TestRulesCanFail(t *testing.T) {
 		{module + "/agent", []string{module + "/cli"}},
 		{module + "/policy", []string{containerd + "v2/client"}},
 		{module + "/cli", []string{module + "/integration/host"}},
+		{module + "/attest/verify", []string{containerd + "v2/client"}},
+		{module + "/attest/watch", []string{module + "/agent"}},
+		{module + "/attest/key", []string{module + "/api/node"}},
+		{module + "/measure/eventlog", []string{module + "/attest/evidence"}},
+		{module + "/policy", []string{module + "/attest/trust"}},
+		{module + "/runtime", []string{module + "/attest/key"}},
+		{module + "/internal/durable", []string{module + "/measure/tpm"}},
 	} {
 		if len(broken(p)) != 1 {
 			t.Errorf("%s importing %s: let through", p.ImportPath, p.Imports)
@@ -85,9 +105,18 @@ func broken(p goPackage) []string {
 			found = append(found, p.ImportPath+" imports "+i+": what ships does not import tests")
 		case strings.HasPrefix(i, containerd) && !slices.Contains(mayUseContainerd, from):
 			found = append(found, p.ImportPath+" imports "+i+": only shim, runtime and agent know containerd")
+		case to == "attest" && !slices.Contains(mayUseAttest, from):
+			found = append(found, p.ImportPath+" imports "+i+": only agent and cli import attest")
+		case to != "" && to != from && to != "integration" && limited(from) && !slices.Contains(lower[from], to):
+			found = append(found, p.ImportPath+" imports "+i+": "+from+" imports only "+strings.Join(lower[from], ", "))
 		}
 	}
 	return found
+}
+
+func limited(room string) bool {
+	_, ok := lower[room]
+	return ok
 }
 
 var skipping = regexp.MustCompile(`\b[a-z]+\.(Skip|Skipf|SkipNow)\(`)
