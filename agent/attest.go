@@ -15,6 +15,7 @@ import (
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
 	"github.com/sealift/sealift/attest/evidence"
+	"github.com/sealift/sealift/attest/imalog"
 	"github.com/sealift/sealift/attest/key"
 	"github.com/sealift/sealift/measure/eventlog"
 	"github.com/sealift/sealift/measure/tpm"
@@ -61,13 +62,18 @@ func (p *prover) attestationKey(ctx context.Context) (*key.AK, error) {
 
 // selection are the PCRs that are quoted: firmware and boot loader (0 to 9),
 // IMA (10), what shim measures (14), and ours. The value of one without a log
-// must be its initial one, which the verifier checks.
-func (p *prover) selection() ([]tpm.Selection, error) {
+// must be its initial one, which the verifier checks. A tenant's view leaves
+// IMA out, whose log names every tenant's programs.
+func (p *prover) selection(v view) ([]tpm.Selection, error) {
 	d, ok := p.device.(tpm.Selector)
 	if !ok {
 		return nil, fmt.Errorf("TPM %s: cannot say which PCRs are allocated: %w", p.device.Path(), errors.ErrUnsupported)
 	}
-	return d.Select(append([]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14}, p.pcr)...), nil
+	pcrs := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, p.pcr}
+	if v.namespace == "" {
+		pcrs = append(pcrs, imalog.PCR)
+	}
+	return d.Select(pcrs...), nil
 }
 
 // Prove makes evidence for the binding, whose own key, nonce and AK name it
@@ -97,7 +103,7 @@ func (p *prover) Prove(ctx context.Context, b evidence.Binding, v view) ([]byte,
 		return nil, err
 	}
 	e.Properties = evidence.Properties{Manufacturer: props.Manufacturer, Vendor: props.Vendor, Firmware: props.Firmware}
-	if err := p.quote(ctx, e, ak, b); err != nil {
+	if err := p.quote(ctx, e, ak, b, v); err != nil {
 		return nil, err
 	}
 	// The logs are read after the quote: they may hold more than it covers, and
@@ -105,8 +111,10 @@ func (p *prover) Prove(ctx context.Context, b evidence.Binding, v view) ([]byte,
 	if e.Boot, err = readLog(p.boot, evidence.MaxBoot); err != nil {
 		return nil, err
 	}
-	if e.IMA, err = readLog(p.ima, evidence.MaxIMA); err != nil {
-		return nil, err
+	if v.namespace == "" {
+		if e.IMA, err = readLog(p.ima, evidence.MaxIMA); err != nil {
+			return nil, err
+		}
 	}
 	if e.Log, err = p.lines(ctx, v); err != nil {
 		return nil, err
@@ -123,9 +131,9 @@ const quotes = 3
 
 // quote has the log catch up with the PCR before and after the quote. A state
 // that got worse in between may have moved the PCR under it.
-func (p *prover) quote(ctx context.Context, e *evidence.Evidence, ak *key.AK, b evidence.Binding) error {
+func (p *prover) quote(ctx context.Context, e *evidence.Evidence, ak *key.AK, b evidence.Binding, v view) error {
 	q := evidence.Qualification(b)
-	sel, err := p.selection()
+	sel, err := p.selection(v)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -143,6 +144,7 @@ func (d *decoder) policy(n *yaml.Node, p *Policy) {
 				{Name: "policies", Read: d.texts(&i.Policies)},
 				{Name: "files", Read: d.set(&i.Files, digestForm)},
 				{Name: "others", Read: d.answer(&i.Others)},
+				{Name: "data", Read: d.texts(&i.Data)},
 				{Name: "violations", Read: d.answer(&i.Violations)},
 				{Name: "padded", Read: d.answer(&i.Padded)},
 			})
@@ -161,6 +163,11 @@ func (d *decoder) policy(n *yaml.Node, p *Policy) {
 			})
 		}},
 	})
+	for _, dir := range p.IMA.Data {
+		if !strings.HasPrefix(dir, "/") || !strings.HasSuffix(dir, "/") || dir == "/" {
+			d.Fail(n, "ima.data", "as in data: [/var/log/]", "%q is not a directory's path between slashes", dir)
+		}
+	}
 	if !version && len(d.Errors) == 0 {
 		d.Fail(n, "version", "write version: 1", "is missing")
 	}

@@ -117,6 +117,10 @@ type IMA struct {
 	// programs that are not among them.
 	Files  Set
 	Others Answer
+	// Data are directories, ending in a slash, whose files are data: read by
+	// root, measured, and never the same. That nothing in them is run is this
+	// policy's word, best kept by mounting them noexec.
+	Data []string
 	// Violations is the answer to files that were open for writing while they
 	// were measured.
 	Violations Answer

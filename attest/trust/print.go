@@ -69,7 +69,7 @@ func (p *Policy) Print() string {
 		{"boot", []entry{{"unmeasured", o.Unmeasured}, {"secure-boot", o.SecureBoot}, {"applications", o.Applications}, {"files", o.Files},
 			{"initrds", o.Initrds}, {"command-line", o.CommandLine}, {"contains", o.Contains}, {"forbids", o.Forbids}}},
 		{"agent", []entry{{"self-reported", g.SelfReported}, {"path", g.Path}, {"executables", g.Executables}, {"policy-sets", g.PolicySets}}},
-		{"ima", []entry{{"policies", i.Policies}, {"files", i.Files}, {"others", i.Others}, {"violations", i.Violations}, {"padded", i.Padded}}},
+		{"ima", []entry{{"policies", i.Policies}, {"files", i.Files}, {"others", i.Others}, {"data", i.Data}, {"violations", i.Violations}, {"padded", i.Padded}}},
 		{"containers", []entry{{"images", c.Images}, {"policies", c.Policies}, {"bindings", c.Bindings}, {"would-refuse", c.WouldRefuse},
 			{"unmeasured", c.Unmeasured}, {"violations", c.Violations}, {"bypass", c.Bypass}, {"unproven", c.Unproven}}},
 	} {

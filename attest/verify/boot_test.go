@@ -226,3 +226,54 @@ func TestLogsAheadOfTheQuote(t *testing.T) {
 		t.Error(explain(v))
 	}
 }
+
+// A tenant's view holds nothing of IMA, whose log names every tenant's programs;
+// one that brings a log which no quoted PCR proves is refused.
+func TestTenantsViewLeavesIMAOut(t *testing.T) {
+	w, _ := booted(t, strings.Replace(bootTrust, "agent:", "agent:\n  self-reported: accept", 1), agentEntry(goodAgent))
+	view := func(more func(*evidence.Evidence)) verify.Input {
+		b := w.host.evidence(ask{nonce: nonce, namespace: "default",
+			quote: func(q *attested) {
+				q.pcrs = slices.DeleteFunc(slices.Clone(q.pcrs), func(p int) bool { return p == imalog.PCR })
+			},
+			last: func(e *evidence.Evidence) { more(e) },
+		})
+		in := w.input(b)
+		in.Expect.Namespace = "default"
+		return in
+	}
+	v := verify.Appraise(view(func(e *evidence.Evidence) { e.IMA = nil }))
+	if v.Result != verify.Trusted || v.Has("agent-measured") || !v.Has("self-reported") {
+		t.Errorf("without IMA: %s", explain(v))
+	}
+	refused(t, verify.Appraise(view(func(*evidence.Evidence) {})), "ima-log")
+	// The node's own view needs it.
+	in := view(func(e *evidence.Evidence) { e.IMA, e.Log.Namespace = nil, "" })
+	in.Expect.Namespace = ""
+	refused(t, verify.Appraise(in), "selection")
+}
+
+// A replaced agent that the kernel measured under another name first, before it
+// was moved to the agent's place, is one more file that ran: where policy accepts
+// such files, nobody vouches for the agent. Data may be named by directory.
+func TestAgentMovedIntoPlace(t *testing.T) {
+	moved := imaEntry("sha256", bytes.Repeat([]byte{0xee}, 32), "/srv/evil")
+	w, b := booted(t, bootTrust, agentEntry(goodAgent), moved)
+	refused(t, w.appraise(b), "ima-others")
+
+	w, b = booted(t, strings.Replace(bootTrust, "ima:", "ima:\n  others: accept", 1), agentEntry(goodAgent), moved)
+	refused(t, w.appraise(b), "self-reported")
+	if v := w.appraise(b); v.Has("agent-measured") {
+		t.Error(explain(v))
+	}
+
+	data := strings.Replace(bootTrust, "ima:", "ima:\n  data: [/var/lib/]", 1)
+	w, b = booted(t, data, agentEntry(goodAgent), imaEntry("sha256", bytes.Repeat([]byte{0xdd}, 32), "/var/lib/db"))
+	if v := w.trusted(b); !v.Has("agent-measured") {
+		t.Error(explain(v))
+	}
+	for _, name := range []string{"/srv/evil", "/var/lib/../../srv/evil", "/var/libevil"} {
+		w, b = booted(t, data, agentEntry(goodAgent), imaEntry("sha256", bytes.Repeat([]byte{0xee}, 32), name))
+		refused(t, w.appraise(b), "ima-others")
+	}
+}

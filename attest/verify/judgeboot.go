@@ -189,7 +189,8 @@ func (a *appraisal) judgeIMA(g *Agent) bool {
 		return false
 	}
 	accepted := a.p.Agent.Executables["sealiftd"]
-	seen, others := false, 0
+	seen, others, data := false, 0, 0
+	var named []string
 	for i := range a.ima {
 		e := &a.ima[i]
 		switch {
@@ -206,8 +207,12 @@ func (a *appraisal) judgeIMA(g *Agent) bool {
 			a.refuse(Executables, "agent-replaced", e.Text(), "somebody ran another program in Sealift's place", "IMA saw %s run as %s, which the policy does not list", e.Name, e.Text())
 			return false
 		case accepted.Has(e.Text()) && !accepted.Any, p.Files.Has(e.Text()):
+		case slices.ContainsFunc(p.Data, func(dir string) bool { return strings.HasPrefix(e.Name, dir) && !strings.Contains(e.Name, "/../") }):
+			data++
 		default:
-			others++
+			if others++; len(named) < 5 {
+				named = append(named, e.Name)
+			}
 		}
 	}
 	if !seen {
@@ -216,8 +221,14 @@ func (a *appraisal) judgeIMA(g *Agent) bool {
 	}
 	a.rests(Executables, "the kernel and its IMA policy, which sees no program on tmpfs")
 	if others > 0 {
-		a.answer(p.Others, Executables, "ima-others", a.v.Host, "list them under ima: files:, or accept them: ima: others: accept",
-			"%d files that the policy does not list ran, or were read by root; one that ran as root could have spoken in Sealift's place", others)
+		// One of them may be an agent that the kernel measured under another name
+		// and that was moved to the agent's place, or ran where it was.
+		a.answer(p.Others, Executables, "ima-others", a.v.Host, "list them under ima: files:, or, if they are data that is never run, their directory under ima: data:",
+			"%d files that the policy does not list ran, or were read by root; one that ran as root could have spoken in Sealift's place: %s", others, strings.Join(named, ", "))
+		return false
+	}
+	if data > 0 {
+		a.rests(Executables, "the policy's word that nothing below "+strings.Join(p.Data, ", ")+" is run")
 	}
 	if g != nil && !accepted.Has(g.Executables["sealiftd"]) {
 		return true // judgePrograms said so

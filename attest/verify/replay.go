@@ -37,8 +37,9 @@ type place struct {
 }
 
 // required are the PCRs a quote must select besides the log's: firmware, boot
-// loader, kernel, IMA, MOK.
-var required = []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, imalog.PCR, 14}
+// loader, kernel, MOK; and IMA's, but in a tenant's view: IMA's log names every
+// tenant's programs, so that such a view holds none, and has nothing of it.
+var required = []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14}
 
 // trail is what was read of the event log: facts up to the window, and the
 // window itself.
@@ -210,6 +211,9 @@ func (a *appraisal) forked(epoch eventlog.Hash, st *eventlog.Step, line int) boo
 // policy names, and no bank without them.
 func (a *appraisal) selection(logPCR int) bool {
 	want := append([]int{logPCR}, required...)
+	if a.e.Log.Namespace == "" {
+		want = append(want, imalog.PCR)
+	}
 	named := false
 	for _, b := range a.quote.banks() {
 		if !b.Known() {
@@ -225,6 +229,10 @@ func (a *appraisal) selection(logPCR int) bool {
 				return false
 			}
 		}
+	}
+	if len(a.ima) > 0 && !slices.Contains(want, imalog.PCR) {
+		a.all("ima-log", "", "there is an IMA log, and in a tenant's view nothing proves it")
+		return false
 	}
 	if !named {
 		a.all("bank", "allocate that bank in the firmware's settings, or name another under bank: in trust.yaml", "the quote does not select bank %s", a.p.Bank)

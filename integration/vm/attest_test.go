@@ -3,12 +3,14 @@ package vm_test
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sealift/sealift/attest/evidence"
+	"github.com/sealift/sealift/attest/imalog"
 	"github.com/sealift/sealift/attest/trust"
 	"github.com/sealift/sealift/attest/verify"
 	"github.com/sealift/sealift/integration/vm"
@@ -61,7 +63,7 @@ func (b *booted) judge(text []byte, policy string) *verify.Verdict {
 // trustOf writes a trust policy; boot and agent are its sections of those names.
 func trustOf(boot, agent, ima string) string {
 	return "version: 1\nca: [{name: vm, file: ca.pem, classes: [software]}]\nhosts: [vm]\nboot: {secure-boot: any, " + boot +
-		"}\nagent: {policy-sets: any, " + agent + "}\nima: {others: accept, violations: accept, " + ima + "}\n" +
+		"}\nagent: {policy-sets: any, " + agent + "}\nima: {violations: accept, data: [/var/, /run/, /srv/, /etc/, /root/], " + ima + "}\n" +
 		"containers: {images: any, policies: any, bindings: [tree, blob, verity]}\n"
 }
 
@@ -83,8 +85,22 @@ func (b *booted) learn() {
 		b.t.Fatalf("the evidence proves no boot: %s", reasons(v))
 	}
 	line := b.sh("cat /proc/cmdline")
+	e, err := evidence.Decode(b.evidence())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	entries, err := imalog.Parse(e.IMA)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	files := map[string]bool{}
+	for _, e := range entries {
+		if !e.Violation && strings.HasPrefix(e.Text(), "sha256:") {
+			files[e.Text()] = true
+		}
+	}
 	b.policy = trustOf(fmt.Sprintf("applications: %s, files: %s, initrds: %s, command-line: [%q]", list(v.Boot.Applications), list(v.Boot.Files), list(v.Boot.Initrds), line),
-		fmt.Sprintf("executables: {sealiftd: [%q], %s}", v.Agent.Executables["sealiftd"], any), "files: []")
+		fmt.Sprintf("executables: {sealiftd: [%q], %s}", v.Agent.Executables["sealiftd"], any), "files: "+list(slices.Sorted(maps.Keys(files))))
 }
 
 // is judges a new proof: trusted, or refused for all of the codes.
@@ -124,11 +140,17 @@ const goodAgent = "/srv/goodagent"
 
 // replaceAgent puts an agent into the good one's place that says of itself, and
 // extends, what the good one would: it hashes the good one's file for its own.
-const replaceAgent = `cp /usr/local/bin/sealiftd ` + goodAgent + `
-LC_ALL=C sed 's#/proc/self/exe#` + goodAgent + `#g' /usr/local/bin/sealiftd >/srv/evil; chmod 755 /srv/evil
-! cmp -s /srv/evil ` + goodAgent + `
-pkill -x sealiftd; while pgrep -x sealiftd >/dev/null; do sleep 0.2; done
-mv /srv/evil /usr/local/bin/sealiftd`
+// It is written there at once, or looked at elsewhere first (and so measured
+// under another name) and moved.
+var replaceAgent = map[string]string{
+	"written into its place": `cp /usr/local/bin/sealiftd ` + goodAgent + `; rm /usr/local/bin/sealiftd
+LC_ALL=C sed 's#/proc/self/exe#` + goodAgent + `#g' ` + goodAgent + ` >/usr/local/bin/sealiftd; chmod 755 /usr/local/bin/sealiftd`,
+	"moved into its place": `cp ` + goodAgent + ` /usr/local/bin/sealiftd
+LC_ALL=C sed 's#/proc/self/exe#` + goodAgent + `#g' ` + goodAgent + ` >/usr/local/lib/evil; chmod 755 /usr/local/lib/evil
+! cmp -s /usr/local/lib/evil ` + goodAgent + `; mv /usr/local/lib/evil /usr/local/bin/sealiftd`,
+}
+
+const stopAgent = "pkill -x sealiftd; while pgrep -x sealiftd >/dev/null; do sleep 0.2; done\n"
 
 // What boots is proven from the firmware on, and the agent by IMA: each change
 // changes the verdict, by name.
@@ -181,18 +203,23 @@ func TestVMAttestation(t *testing.T) {
 	boot("another boot loader", replace(vm.BootLoader, longer), "boot-application")
 	boot("the boot loader put back", replace(vm.BootLoader, shorter))
 
-	t.Run("a replaced agent that extends the good digest", func(t *testing.T) {
-		x := *b
-		x.t = t
-		x.sh("%s", replaceAgent)
-		if err := b.StartAgent(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		// A verifier that takes the agent's word does not see it.
-		naive := strings.Replace(strings.Replace(x.policy, "boot: {", "boot: {unmeasured: accept, ", 1), "agent: {", "agent: {self-reported: accept, path: /nowhere, ", 1)
-		if v := x.judge(x.evidence(), naive); against(v, "program") {
-			t.Fatalf("the agent does not say that it is the good one: the attack shows nothing: %s", reasons(v))
-		}
-		x.is("agent-replaced")
-	})
+	for _, how := range []struct{ name, code string }{{"written into its place", "agent-replaced"}, {"moved into its place", "ima-others"}} {
+		// Another boot, since what the kernel saw once stays in its log.
+		boot("the same again, before an agent is "+how.name, func() error { return nil })
+		t.Run("a replaced agent that extends the good digest, "+how.name, func(t *testing.T) {
+			x := *b
+			x.t = t
+			x.sh("%s%s", stopAgent, replaceAgent[how.name])
+			if err := b.StartAgent(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			// A verifier that takes the agent's word does not see it.
+			naive := strings.Replace(strings.Replace(x.policy, "ima: {", "ima: {policies: [none], ", 1), "agent: {", "agent: {self-reported: accept, ", 1)
+			if v := x.judge(x.evidence(), naive); v.Result != verify.Trusted {
+				t.Fatalf("the naive verifier sees through it: the attack shows nothing: %s", reasons(v))
+			}
+			x.is(how.code)
+			x.sh("%scp %s /usr/local/bin/sealiftd", stopAgent, goodAgent)
+		})
+	}
 }
