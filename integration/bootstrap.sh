@@ -85,6 +85,7 @@ packages() {
 		swtpm_setup swtpm-tools
 		tpm2_quote tpm2-tools
 		openssl openssl
+		jq jq
 	LIST
 	# Virtual machines are of this architecture only.
 	if [ "$(dpkg --print-architecture)" = amd64 ]; then
