@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"time"
@@ -13,11 +12,7 @@ import (
 // AuthorityTemplate is the certificate of a CA that signs certificates of one
 // kind and nothing else; it is to be signed by itself.
 func AuthorityTemplate(name string, kind Kind, notBefore, notAfter time.Time) (*x509.Certificate, error) {
-	usage, err := kind.usage()
-	if err != nil {
-		return nil, err
-	}
-	eku, err := asn1.Marshal([]asn1.ObjectIdentifier{usage})
+	usage, err := kind.extendedKeyUsage()
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +29,7 @@ func AuthorityTemplate(name string, kind Kind, notBefore, notAfter time.Time) (*
 		BasicConstraintsValid: true,
 		IsCA:                  true,
 		MaxPathLenZero:        true,
-		ExtraExtensions:       []pkix.Extension{{Id: oidEKU, Critical: true, Value: eku}},
+		ExtraExtensions:       []pkix.Extension{usage},
 	}, nil
 }
 

@@ -81,6 +81,19 @@ func (k Kind) usage() (asn1.ObjectIdentifier, error) {
 	return nil, fmt.Errorf("certificate kind %q is neither platform nor owner", string(k))
 }
 
+// extendedKeyUsage allows a certificate this one use.
+func (k Kind) extendedKeyUsage() (pkix.Extension, error) {
+	usage, err := k.usage()
+	if err != nil {
+		return pkix.Extension{}, err
+	}
+	value, err := asn1.Marshal([]asn1.ObjectIdentifier{usage})
+	if err != nil {
+		return pkix.Extension{}, err
+	}
+	return pkix.Extension{Id: oidEKU, Critical: true, Value: value}, nil
+}
+
 // AK is what a certificate says of an attestation key.
 type AK struct {
 	Kind Kind
@@ -154,11 +167,7 @@ func (a *AK) Template(notBefore, notAfter time.Time) (*x509.Certificate, error) 
 	if _, err := ParseClass(string(a.Class)); err != nil {
 		return nil, err
 	}
-	usage, err := a.Kind.usage()
-	if err != nil {
-		return nil, err
-	}
-	eku, err := asn1.Marshal([]asn1.ObjectIdentifier{usage})
+	usage, err := a.Kind.extendedKeyUsage()
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +188,7 @@ func (a *AK) Template(notBefore, notAfter time.Time) (*x509.Certificate, error) 
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
 		ExtraExtensions: []pkix.Extension{
-			{Id: oidEKU, Critical: true, Value: eku},
+			usage,
 			{Id: OIDBinding, Value: ext},
 		},
 	}, nil
