@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sealift/sealift/internal/cursor"
 	"github.com/sealift/sealift/measure/tpm"
 )
 
@@ -59,50 +60,19 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-var errShort = errors.New("cut off")
-
-type reader struct {
-	b []byte
-	i int
-}
-
-func (r *reader) take(n int) ([]byte, error) {
-	if n < 0 || n > len(r.b)-r.i {
-		return nil, errShort
-	}
-	r.i += n
-	return r.b[r.i-n : r.i : r.i], nil
-}
-
-func (r *reader) u16() (uint16, error) {
-	b, err := r.take(2)
-	if err != nil {
-		return 0, err
-	}
-	return binary.LittleEndian.Uint16(b), nil
-}
-
-func (r *reader) u32() (uint32, error) {
-	b, err := r.take(4)
-	if err != nil {
-		return 0, err
-	}
-	return binary.LittleEndian.Uint32(b), nil
-}
-
 // Parse reads a whole log; bytes that are no event are an error.
 func Parse(b []byte) (*Log, error) {
 	if len(b) > MaxSize {
 		return nil, fmt.Errorf("boot log: %d bytes are more than %d", len(b), MaxSize)
 	}
-	r := &reader{b: b}
+	r := cursor.Over(b)
 	l := &Log{}
 	sizes, err := l.header(r)
 	if err != nil {
-		return nil, &Error{r.i, 1, err}
+		return nil, &Error{r.At, 1, err}
 	}
-	for n := 2; r.i < len(b); n++ {
-		start := r.i
+	for n := 2; !r.End(); n++ {
+		start := r.At
 		if n > maxEvents {
 			return nil, &Error{start, n, fmt.Errorf("more than %d events", maxEvents)}
 		}
@@ -116,26 +86,26 @@ func Parse(b []byte) (*Log, error) {
 var specID = append([]byte("Spec ID Event03"), 0)
 
 // header reads the first event, which has the form of TPM 1.2's.
-func (l *Log) header(r *reader) (map[uint16]int, error) {
-	head, err := r.take(8 + 20 + 4)
+func (l *Log) header(r *cursor.Cursor) (map[uint16]int, error) {
+	head, err := r.Take(8 + 20 + 4)
 	if err != nil {
 		return nil, err
 	}
 	if pcr, kind := binary.LittleEndian.Uint32(head), Type(binary.LittleEndian.Uint32(head[4:])); pcr != 0 || kind != NoAction {
 		return nil, errors.New("is not a crypto-agile log's header")
 	}
-	body, err := r.take(int(binary.LittleEndian.Uint32(head[28:])))
+	body, err := r.Take(int(binary.LittleEndian.Uint32(head[28:])))
 	if err != nil {
 		return nil, err
 	}
-	h := &reader{b: body}
-	if sig, err := h.take(len(specID)); err != nil || !bytes.Equal(sig, specID) {
+	h := cursor.Over(body)
+	if sig, err := h.Take(len(specID)); err != nil || !bytes.Equal(sig, specID) {
 		return nil, errors.New("is not a crypto-agile log's header: only TPM 2.0 logs are read")
 	}
-	if _, err := h.take(4 + 4); err != nil { // platform class, versions, size of UINTN
+	if _, err := h.Take(4 + 4); err != nil { // platform class, versions, size of UINTN
 		return nil, err
 	}
-	n, err := h.u32()
+	n, err := h.Uint32()
 	if err != nil {
 		return nil, err
 	}
@@ -144,11 +114,11 @@ func (l *Log) header(r *reader) (map[uint16]int, error) {
 	}
 	sizes := map[uint16]int{}
 	for range n {
-		id, err := h.u16()
+		id, err := h.Uint16()
 		if err != nil {
 			return nil, err
 		}
-		size, err := h.u16()
+		size, err := h.Uint16()
 		if err != nil {
 			return nil, err
 		}
@@ -163,30 +133,30 @@ func (l *Log) header(r *reader) (map[uint16]int, error) {
 			l.Others = append(l.Others, id)
 		}
 	}
-	vendor, err := h.take(1)
+	vendor, err := h.Take(1)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.take(int(vendor[0])); err != nil || h.i != len(body) {
+	if _, err := h.Take(int(vendor[0])); err != nil || !h.End() {
 		return nil, errors.New("header does not end where it says")
 	}
 	return sizes, nil
 }
 
 // event reads a TCG_PCR_EVENT2.
-func (l *Log) event(r *reader, sizes map[uint16]int) error {
-	pcr, err := r.u32()
+func (l *Log) event(r *cursor.Cursor, sizes map[uint16]int) error {
+	pcr, err := r.Uint32()
 	if err != nil {
 		return err
 	}
 	if pcr > 23 {
 		return fmt.Errorf("PCR %d", pcr)
 	}
-	kind, err := r.u32()
+	kind, err := r.Uint32()
 	if err != nil {
 		return err
 	}
-	n, err := r.u32()
+	n, err := r.Uint32()
 	if err != nil {
 		return err
 	}
@@ -196,7 +166,7 @@ func (l *Log) event(r *reader, sizes map[uint16]int) error {
 	e := Event{PCR: int(pcr), Type: Type(kind), Digests: tpm.Values{}}
 	seen := map[uint16]bool{}
 	for range n {
-		id, err := r.u16()
+		id, err := r.Uint16()
 		if err != nil {
 			return err
 		}
@@ -205,7 +175,7 @@ func (l *Log) event(r *reader, sizes map[uint16]int) error {
 			return fmt.Errorf("digest of bank 0x%04x, which the header does not name, or twice", id)
 		}
 		seen[id] = true
-		d, err := r.take(size)
+		d, err := r.Take(size)
 		if err != nil {
 			return err
 		}
@@ -213,11 +183,11 @@ func (l *Log) event(r *reader, sizes map[uint16]int) error {
 			e.Digests[b] = d
 		}
 	}
-	size, err := r.u32()
+	size, err := r.Uint32()
 	if err != nil {
 		return err
 	}
-	if e.Data, err = r.take(int(size)); err != nil {
+	if e.Data, err = r.Take(int(size)); err != nil {
 		return err
 	}
 	return l.add(e)

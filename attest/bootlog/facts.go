@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf16"
 
+	"github.com/sealift/sealift/internal/cursor"
 	"github.com/sealift/sealift/measure/tpm"
 )
 
@@ -237,7 +238,7 @@ type variable struct {
 
 func parseVariable(b []byte) (*variable, error) {
 	if len(b) < 32 {
-		return nil, errShort
+		return nil, cursor.ErrShort
 	}
 	names, size := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
 	rest := uint64(len(b) - 32)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sealift/sealift/internal/cursor"
 	"github.com/sealift/sealift/measure/tpm"
 )
 
@@ -64,34 +65,6 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-var errShort = errors.New("cut off")
-
-type reader struct {
-	b []byte
-	i int
-}
-
-func (r *reader) take(n int) ([]byte, error) {
-	if n < 0 || n > len(r.b)-r.i {
-		return nil, errShort
-	}
-	r.i += n
-	return r.b[r.i-n : r.i : r.i], nil
-}
-
-// sized takes a little-endian length and so many bytes.
-func (r *reader) sized(max int) ([]byte, error) {
-	b, err := r.take(4)
-	if err != nil {
-		return nil, err
-	}
-	n := binary.LittleEndian.Uint32(b)
-	if uint64(n) > uint64(max) {
-		return nil, fmt.Errorf("%d bytes are more than %d", n, max)
-	}
-	return r.take(int(n))
-}
-
 // Parse reads a whole log, as little-endian machines write it. Templates
 // ima-ng, ima-ngv2, ima-sig, ima-sigv2 and ima-buf are read; the first one,
 // "ima", is refused: its digests are SHA-1 only.
@@ -99,10 +72,10 @@ func Parse(b []byte) ([]Entry, error) {
 	if len(b) > MaxSize {
 		return nil, fmt.Errorf("IMA log: %d bytes are more than %d", len(b), MaxSize)
 	}
-	r := &reader{b: b}
+	r := cursor.Over(b)
 	var out []Entry
-	for r.i < len(b) {
-		start := r.i
+	for !r.End() {
+		start := r.At
 		e, err := entry(r)
 		if err == nil && len(out) == maxEntries {
 			err = fmt.Errorf("more than %d entries", maxEntries)
@@ -115,15 +88,15 @@ func Parse(b []byte) ([]Entry, error) {
 	return out, nil
 }
 
-func entry(r *reader) (*Entry, error) {
-	head, err := r.take(4 + 20)
+func entry(r *cursor.Cursor) (*Entry, error) {
+	head, err := r.Take(4 + 20)
 	if err != nil {
 		return nil, err
 	}
 	if pcr := binary.LittleEndian.Uint32(head); pcr != PCR {
 		return nil, fmt.Errorf("PCR %d, not %d", pcr, PCR)
 	}
-	name, err := r.sized(64)
+	name, err := r.Sized(64)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +106,7 @@ func entry(r *reader) (*Entry, error) {
 	default:
 		return nil, fmt.Errorf("template %q is not read\nhint: boot with ima_template=ima-ng or ima-sig", name)
 	}
-	if e.data, err = r.sized(maxTemplate); err != nil {
+	if e.data, err = r.Sized(maxTemplate); err != nil {
 		return nil, err
 	}
 	digest := head[4:]
@@ -146,8 +119,8 @@ func entry(r *reader) (*Entry, error) {
 
 // fields takes the template's data apart.
 func (e *Entry) fields() error {
-	f := &reader{b: e.data}
-	d, err := f.sized(maxField)
+	f := cursor.Over(e.data)
+	d, err := f.Sized(maxField)
 	if err != nil {
 		return fmt.Errorf("digest: %w", err)
 	}
@@ -159,7 +132,7 @@ func (e *Entry) fields() error {
 	if kind, hash, ok := strings.Cut(e.Algorithm, ":"); ok && kind == "ima" {
 		e.Algorithm = hash // ima-ngv2's way to say that it is the file's own
 	}
-	n, err := f.sized(maxField)
+	n, err := f.Sized(maxField)
 	if err != nil {
 		return fmt.Errorf("name: %w", err)
 	}
@@ -170,14 +143,14 @@ func (e *Entry) fields() error {
 	e.Name = string(name)
 	switch e.Template {
 	case "ima-sig", "ima-sigv2":
-		e.Signature, err = f.sized(maxField)
+		e.Signature, err = f.Sized(maxField)
 	case "ima-buf":
-		e.Buffer, err = f.sized(maxField)
+		e.Buffer, err = f.Sized(maxField)
 	}
 	if err != nil {
 		return fmt.Errorf("last field: %w", err)
 	}
-	if f.i != len(e.data) {
+	if !f.End() {
 		return errors.New("bytes after the template's last field")
 	}
 	return nil
