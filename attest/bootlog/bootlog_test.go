@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/sealift/sealift/attest/bootlog"
 	"github.com/sealift/sealift/measure/tpm"
+	"github.com/sealift/sealift/measure/tpm/pcrreadtest"
 )
 
 // The logs in testdata were taken from OVMF machines with a software TPM: one
@@ -39,43 +38,10 @@ func parsed(t testing.TB, b []byte) *bootlog.Log {
 	return l
 }
 
-// pcrread reads what tpm2_pcrread printed.
-func pcrread(t testing.TB, text []byte) map[int]tpm.Values {
-	t.Helper()
-	out := map[int]tpm.Values{}
-	var bank tpm.Bank
-	for _, line := range strings.Split(string(text), "\n") {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), ":")
-		if !ok {
-			continue
-		}
-		if value == "" {
-			var err error
-			if bank, err = tpm.ParseBank(name); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		var pcr int
-		if _, err := fmt.Sscan(name, &pcr); err != nil {
-			t.Fatal(err)
-		}
-		v, err := hex.DecodeString(strings.ToLower(strings.TrimPrefix(strings.TrimSpace(value), "0x")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if out[pcr] == nil {
-			out[pcr] = tpm.Values{}
-		}
-		out[pcr][bank] = v
-	}
-	return out
-}
-
 func TestRealLogsReplay(t *testing.T) {
 	for _, name := range real {
 		l := parsed(t, file(t, name+".bin"))
-		want := pcrread(t, file(t, name+".pcrs"))
+		want := pcrreadtest.Read(t, filepath.Join("testdata", name+".pcrs"))
 		got := l.Replay(l.Banks)
 		if len(l.Banks) < 2 {
 			t.Errorf("%s: banks %v", name, l.Banks)
