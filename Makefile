@@ -54,7 +54,7 @@ test-vm: bootstrap build build-faults ## tests that need a whole virtual machine
 	@SEALIFT_BUILT=1 SEALIFT_TEST=vm go run ./integration/suite -p 1 -timeout 60m -run '^TestVM' ./integration/...
 
 .PHONY: test-long
-test-long: bootstrap build build-faults ## soak, full fault matrices, fuzzing (hours)
+test-long: bootstrap build build-faults ## soak, full fault matrices, every fuzz target for SEALIFT_FUZZ_TIME, or 5m (hours)
 	@SEALIFT_BUILT=1 SEALIFT_TEST=long go run ./integration/suite -p 1 -timeout 12h ./...
 
 .PHONY: bench
