@@ -63,7 +63,11 @@ const censusSettle = 500 * time.Millisecond
 
 func (a *Agent) takeCensus(ctx context.Context) censusBody {
 	var b censusBody
-	seen := map[string]bool{}
+	seen, known := map[string]bool{}, map[string]bool{}
+	// One that is deleted while containerd is asked was launched here all the same.
+	for _, c := range a.registry.list() {
+		known[c.key()] = true
+	}
 	for _, d := range a.daemons {
 		namespaces, err := d.Namespaces(ctx)
 		if err != nil {
@@ -78,7 +82,7 @@ func (a *Agent) takeCensus(ctx context.Context) censusBody {
 			}
 			for _, t := range tasks {
 				seen[ns+"/"+t.ID] = true
-				if _, ok := a.registry.get(ns, t.ID); ok {
+				if _, ok := a.registry.get(ns, t.ID); ok || known[ns+"/"+t.ID] {
 					b.Launched++
 					continue
 				}

@@ -21,17 +21,22 @@ type facts struct {
 	Blind map[string]eventlog.Hash `json:"blinds"`
 	Agent *Agent                   `json:"agent"`
 	Set   string                   `json:"policySet"`
-	Boxes map[string]*Container    `json:"containers"`
-	Ended []Container              `json:"ended"`
-	Lost  uint64                   `json:"endedLost"`
+	// Ran are the programs that all runs of the agent named, by name: what an
+	// earlier one did stands in this log too.
+	Ran   map[string][]string   `json:"ran"`
+	Boxes map[string]*Container `json:"containers"`
+	Ended []Container           `json:"ended"`
+	Lost  uint64                `json:"endedLost"`
 	// Past are containers that ended with nothing against them, by what was the
 	// same about them: what they ran still counts, their names do not.
 	Past map[string]*Container `json:"past"`
 	// Refused counts starts that were refused: the system at work, nothing ran.
 	Refused uint64 `json:"refused"`
-	// Bypassing are the host's containers that did not start through Sealift,
-	// Unproven those that ran when the epoch began.
+	// Bypassing are the host's containers that did not start through Sealift, also
+	// those that are gone, as far as their names are remembered; Uncounted whom
+	// the last census had no answer from; Unproven those that ran when the epoch began.
 	Bypassing []string `json:"bypassing"`
+	Uncounted []string `json:"uncounted"`
 	Unproven  []string `json:"unproven"`
 	Unknown   bool     `json:"unprovenUnknown"`
 	// Silent counts times without records, Foreign the extends by others.
@@ -62,11 +67,13 @@ type Container struct {
 	State string `json:"state"` // launched, started, exited, vanished, deleted, unproven
 	Image string `json:"image"`
 	// Manifest is what was checked; Class the weakest binding of its layers.
-	Manifest    string   `json:"manifest"`
-	Class       string   `json:"class"`
-	Content     string   `json:"content"`
-	Level       string   `json:"level"`
-	Policy      string   `json:"policy"`
+	Manifest string `json:"manifest"`
+	Class    string `json:"class"`
+	Content  string `json:"content"`
+	Level    string `json:"level"`
+	Policy   string `json:"policy"`
+	// Set is the set of workload policies that was in effect.
+	Set         string   `json:"policySet"`
 	WouldRefuse []string `json:"wouldRefuse"`
 	Violations  uint64   `json:"violations"`
 	// Count is how many containers that have ended this one stands for; it is
@@ -75,7 +82,7 @@ type Container struct {
 }
 
 func newFacts() *facts {
-	return &facts{Blind: map[string]eventlog.Hash{}, Boxes: map[string]*Container{}, Closed: map[string]uint64{}, Past: map[string]*Container{}}
+	return &facts{Blind: map[string]eventlog.Hash{}, Boxes: map[string]*Container{}, Closed: map[string]uint64{}, Past: map[string]*Container{}, Ran: map[string][]string{}}
 }
 
 func (f *facts) clone() *facts {
@@ -90,6 +97,10 @@ func (f *facts) clone() *facts {
 	for k, x := range f.Past {
 		y := *x
 		c.Past[k] = &y
+	}
+	c.Ran = map[string][]string{}
+	for k, x := range f.Ran {
+		c.Ran[k] = slices.Clone(x)
 	}
 	c.Ended, c.Bypassing, c.Unproven, c.Strange = slices.Clone(f.Ended), slices.Clone(f.Bypassing), slices.Clone(f.Unproven), slices.Clone(f.Strange)
 	if c.Blind == nil {
@@ -123,7 +134,9 @@ func (f *facts) record(e *eventlog.Entry) {
 		f.Starts++
 		f.Agent = &Agent{Seq: e.Seq, Build: body.text("build"), Executables: map[string]string{}, ChannelKey: body.text("channel")}
 		for _, x := range body.list("executables") {
-			f.Agent.Executables[x.text("name")] = "sha256:" + x.text("sha256")
+			name, digest := x.text("name"), "sha256:"+x.text("sha256")
+			f.Agent.Executables[name] = digest
+			f.ran(name, digest)
 		}
 		f.Set = body.text("policy_set")
 	case "policy":
@@ -147,9 +160,11 @@ func (f *facts) record(e *eventlog.Entry) {
 			f.Boxes[boxKey(r)] = &Container{Namespace: r.Namespace, ID: r.Container, Seq: e.Seq, State: "unproven", Violations: 1}
 		}
 	case "census":
-		f.Bypassing = nil
+		f.Uncounted = body.texts("unanswered")
 		for _, x := range body.list("bypassing") {
-			f.Bypassing = append(f.Bypassing, x.text("namespace")+"/"+x.text("id"))
+			if name := x.text("namespace") + "/" + x.text("id"); !slices.Contains(f.Bypassing, name) && len(f.Bypassing) < maxNames {
+				f.Bypassing = append(f.Bypassing, name)
+			}
 		}
 	case "log-unproven":
 		for _, id := range body.texts("containers") {
@@ -169,6 +184,21 @@ func (f *facts) record(e *eventlog.Entry) {
 	}
 }
 
+// maxNames bounds what is remembered by name to be told; one is enough to count.
+const maxNames = 64
+
+// ran remembers a program. Beyond the bound one stands for the rest: no policy
+// lists it.
+func (f *facts) ran(name, digest string) {
+	switch old := f.Ran[name]; {
+	case slices.Contains(old, digest):
+	case len(old) < maxNames && len(f.Ran) <= maxNames:
+		f.Ran[name] = append(old, digest)
+	case !slices.Contains(f.Ran["more"], "more"):
+		f.Ran["more"] = append(f.Ran["more"], "more")
+	}
+}
+
 func boxKey(r *eventlog.Record) string { return r.Namespace + "/" + r.Container }
 
 func (f *facts) launch(e *eventlog.Entry, body members) {
@@ -176,7 +206,7 @@ func (f *facts) launch(e *eventlog.Entry, body members) {
 	image, root, pol := body.object("image"), body.object("root"), body.object("policy")
 	c := &Container{
 		Namespace: r.Namespace, ID: r.Container, Seq: e.Seq, State: "launched", Image: image.text("name"), Manifest: image.text("manifest"),
-		Class: root.text("class"), Policy: pol.text("digest"), Content: pol.text("content"), Level: pol.text("level"),
+		Class: root.text("class"), Policy: pol.text("digest"), Content: pol.text("content"), Level: pol.text("level"), Set: f.Set,
 		WouldRefuse: codes(body.list("would_refuse")),
 	}
 	f.end(r)
@@ -216,7 +246,7 @@ func (f *facts) end(r *eventlog.Record) {
 
 // past remembers what a container was that ended with nothing against it.
 func (f *facts) past(c *Container) {
-	k := strings.Join([]string{c.Namespace, c.Image, c.Manifest, c.Class, c.Content, c.Level, c.Policy}, "\x00")
+	k := strings.Join([]string{c.Namespace, c.Image, c.Manifest, c.Class, c.Content, c.Level, c.Policy, c.Set}, "\x00")
 	count := uint64(1)
 	if old := f.Past[k]; old != nil {
 		count += old.Count

@@ -192,6 +192,13 @@ func (a *appraisal) judgePrograms(g *Agent) {
 			a.refuse(Executables, "program", name, "list it under agent: executables:, if you know it", "%s is %s; the policy does not list it", name, d)
 		}
 	}
+	for _, name := range sortedKeys(a.trail.facts.Ran) {
+		for _, d := range a.trail.facts.Ran[name] {
+			if set := a.p.Agent.Executables[name]; d != g.Executables[name] && !set.Has(d) {
+				a.refuse(Executables, "program-before", name, "list it under agent: executables: too, if you know it; a reboot begins a new log", "%s was %s when an earlier run of the agent wrote this log; the policy does not list it", name, d)
+			}
+		}
+	}
 	for _, name := range sortedKeys(a.p.Agent.Executables) {
 		if _, ok := g.Executables[name]; !ok && !a.p.Agent.Executables[name].Any {
 			a.refuse(Executables, "program-missing", name, "", "the agent names no %s; the policy lists one", name)
@@ -216,7 +223,10 @@ func (a *appraisal) judgeContainers() {
 		a.answer(p.WouldRefuse, FileSystem, "more-ended", a.v.Host, "", "%d more containers that have ended are not remembered: something may have been against them", f.Lost)
 	}
 	if len(f.Bypassing) > 0 {
-		a.answer(p.Bypass, FileSystem, "bypass", strings.Join(f.Bypassing, ","), "start them with Sealift's runtime", "%d containers of the host did not start through Sealift: %s", len(f.Bypassing), strings.Join(f.Bypassing, ", "))
+		a.answer(p.Bypass, FileSystem, "bypass", strings.Join(f.Bypassing, ","), "start them with Sealift's runtime; that they ran is forgotten with the next boot", "%d containers of the host did not start through Sealift: %s", len(f.Bypassing), strings.Join(f.Bypassing, ", "))
+	}
+	if len(f.Uncounted) > 0 {
+		a.warn(FileSystem, "census-unanswered", strings.Join(f.Uncounted, ","), "whether all containers started through Sealift was not to be found out: %s did not answer", strings.Join(f.Uncounted, ", "))
 	}
 	if len(f.Unproven) > 0 || f.Unknown {
 		a.answer(p.Unproven, FileSystem, "unproven", strings.Join(f.Unproven, ","), "start them anew", "containers ran when this log began without a record of their start: %s", strings.Join(f.Unproven, ", "))
@@ -244,6 +254,10 @@ func (a *appraisal) judgeContainer(c *Container) {
 	}
 	if !p.Policies.Has(c.Policy) {
 		a.refuse(FileSystem, "container-policy", name, "list it under containers: policies:", "container %s runs under policy %s, which the trust policy does not list", name, c.Policy)
+	}
+	// Where any policy of a container's own will do, the sets are all there is to go by.
+	if p.Policies.Any && c.Set != "" && !a.p.Agent.PolicySets.Has(c.Set) {
+		a.refuse(FileSystem, "container-policy-set", name, "list the set under agent: policy-sets:, if you know it, or the containers' own policies under containers: policies:", "container %s was started while workload policies %s were in effect, which the policy does not list", name, c.Set)
 	}
 	switch {
 	case c.Class == "unmeasured" || c.Content == "off":
