@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
+	"github.com/sealift/sealift/attest/certificate"
 	"github.com/sealift/sealift/attest/evidence"
 	"github.com/sealift/sealift/attest/trust"
 	"github.com/sealift/sealift/attest/verify"
@@ -171,7 +173,7 @@ func (a *app) runVerify(c *cobra.Command, o verifyOptions, file string) error {
 			return err
 		}
 		if err := writePrivate(o.state, b); err != nil {
-			return err
+			return fmt.Errorf("state: %w", err)
 		}
 	}
 	if o.export != "" && v.Result != verify.Unusable {
@@ -226,6 +228,9 @@ func (o *verifyOptions) input(c *cobra.Command) (verify.Input, error) {
 		if *t.into, err = time.Parse(time.RFC3339, t.text); err != nil {
 			return in, usage(c, fmt.Errorf("%s %s: not a time as 2026-01-02T03:04:05Z", t.flag, t.text))
 		}
+		if t.into.IsZero() { // which stands for none
+			return in, usage(c, fmt.Errorf("%s %s: too long ago", t.flag, t.text))
+		}
 	}
 	if o.nonce != "" {
 		if in.Expect.Binding.VerifierNonce, err = hex.DecodeString(o.nonce); err != nil {
@@ -251,6 +256,10 @@ func (o *verifyOptions) input(c *cobra.Command) (verify.Input, error) {
 		if err != nil {
 			return in, fmt.Errorf("revocation list: %w", err)
 		}
+		// One that is passed over in silence would be taken for one that was looked at.
+		if !certificate.IsList(b) {
+			return in, usage(c, fmt.Errorf("--crl %s: not a revocation list\nhint: it is what sealift ca crl writes, whole, in DER or PEM", name))
+		}
 		in.Revocation = append(in.Revocation, b)
 	}
 	if o.state == "" {
@@ -271,20 +280,28 @@ func (o *verifyOptions) input(c *cobra.Command) (verify.Input, error) {
 
 // readEvidence reads as much as evidence can be, and a byte more.
 func (a *app) readEvidence(file string) ([]byte, error) {
+	const hint = "\nhint: evidence is a file that sealift attest wrote, or - for standard input"
 	from := a.stdin
+	var room bytes.Buffer
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return nil, fmt.Errorf("evidence: %w", err)
+			return nil, fmt.Errorf("evidence: %w%s", err, hint)
 		}
 		defer f.Close() // read only
+		// All of it at once: a buffer that grows holds it twice and more.
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+			if st.Size() > evidence.MaxSize {
+				return nil, &unusableError{fmt.Errorf("%s: evidence: %d bytes are more than %d\nhint: give the verifier a state file (--state), so that only the log's new lines are sent", file, st.Size(), evidence.MaxSize)}
+			}
+			room.Grow(int(st.Size()) + bytes.MinRead)
+		}
 		from = f
 	}
-	b, err := io.ReadAll(io.LimitReader(from, evidence.MaxSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("evidence: %w", err)
+	if _, err := room.ReadFrom(io.LimitReader(from, evidence.MaxSize+1)); err != nil {
+		return nil, fmt.Errorf("evidence: %w%s", err, hint)
 	}
-	return b, nil
+	return room.Bytes(), nil
 }
 
 // writePrivate replaces a file that only its owner may read: what it opens, the

@@ -3,6 +3,7 @@ package certificate
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"time"
@@ -140,6 +141,30 @@ func (v *Verified) revocation(ca *x509.Certificate, o Options) error {
 	}
 	v.List = newest.Number
 	return nil
+}
+
+// Lists takes revocation lists apart that are DER, or PEM with any number of them.
+func Lists(data []byte) [][]byte {
+	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----")) {
+		return [][]byte{data}
+	}
+	var out [][]byte
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		out = append(out, block.Bytes)
+	}
+	return out
+}
+
+// IsList says that data is one revocation list or several, of whomever, and
+// nothing else.
+func IsList(data []byte) bool {
+	lists := Lists(data)
+	for _, der := range lists {
+		if _, err := x509.ParseRevocationList(der); err != nil {
+			return false
+		}
+	}
+	return len(lists) > 0
 }
 
 // listOf returns the list in der if it is one of the CA's, whole. One that says

@@ -3,7 +3,6 @@ package verify
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -108,13 +107,7 @@ func (a *appraisal) certified(what, hint string, chain [][]byte, by []trust.Auth
 func revocationLists(given [][]byte) [][]byte {
 	var out [][]byte
 	for _, data := range given {
-		if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----")) {
-			out = append(out, data)
-			continue
-		}
-		for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-			out = append(out, block.Bytes)
-		}
+		out = append(out, certificate.Lists(data)...)
 	}
 	return out
 }
