@@ -118,7 +118,9 @@ func (v *Verified) revocation(ca *x509.Certificate, o Options) error {
 				return &Error{Code: Revoked, Subject: v.Host, Message: fmt.Sprintf("%s revoked it at %s", ca.Subject.CommonName, r.RevocationTime.UTC().Format(time.RFC3339))}
 			}
 		}
-		if newest == nil || l.Number.Cmp(newest.Number) > 0 {
+		// One that is in date goes before one that is not: no list that is added
+		// takes away what another is good for, but by what it revokes.
+		if newest == nil || o.inDate(l) != o.inDate(newest) && o.inDate(l) || o.inDate(l) == o.inDate(newest) && l.Number.Cmp(newest.Number) > 0 {
 			newest = l
 		}
 	}
@@ -165,6 +167,10 @@ func IsList(data []byte) bool {
 		}
 	}
 	return len(lists) > 0
+}
+
+func (o Options) inDate(l *x509.RevocationList) bool {
+	return !o.Now.After(l.NextUpdate) && !o.Now.Add(skew).Before(l.ThisUpdate)
 }
 
 // listOf returns the list in der if it is one of the CA's, whole. One that says

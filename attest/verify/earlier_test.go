@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealift/sealift/attest/verify"
 )
@@ -81,4 +82,49 @@ func TestBypassIsRemembered(t *testing.T) {
 			t.Error(explain(v))
 		}
 	}
+}
+
+// Leaving a revocation list out never makes a verdict better than what the other
+// lists say: neither one that is out of date nor one of tomorrow spoils another.
+func TestListLeftOut(t *testing.T) {
+	w := newWorld(t)
+	b := w.host.evidence(ask{nonce: nonce})
+	good := w.lists[0]
+	for name, other := range map[string][]byte{
+		"out of date": w.ca.list(now.Add(-time.Hour), now.Add(-time.Minute)),
+		"of tomorrow": w.ca.list(now.Add(24*time.Hour), now.Add(48*time.Hour)),
+	} {
+		w.lists = [][]byte{other}
+		refused(t, w.appraise(b), "revocation-stale")
+		w.lists = [][]byte{good}
+		alone := w.appraise(b)
+		for _, lists := range [][][]byte{{good, other}, {other, good}} {
+			w.lists = lists
+			if v := w.appraise(b); v.Result != alone.Result {
+				t.Errorf("%s: leaving it out makes %s of %s", name, alone.Result, explain(v))
+			}
+		}
+		// What it revokes is revoked all the same.
+		w.lists = [][]byte{good, w.ca.list(now.Add(-time.Hour), now.Add(-time.Minute), w.host.certs[0])}
+		refused(t, w.appraise(b), "certificate-revoked")
+	}
+}
+
+// A list that nobody asks for does not lower what was seen.
+func TestListNumberIsKept(t *testing.T) {
+	w := newWorld(t)
+	old := w.lists[0]
+	w.lists = [][]byte{w.ca.list(now.Add(-time.Minute), now.Add(24*time.Hour))}
+	first := w.trusted(w.host.evidence(ask{nonce: nonce}))
+	w.trust = w.policy(strings.Replace(goodTrust, "file: ca.pem", "file: ca.pem\n    revocation: none", 1))
+	in := w.input(w.host.evidence(ask{nonce: nonce}))
+	in.Prior, in.Revocation = first.Next, [][]byte{old}
+	second := verify.Appraise(in)
+	if second.Result != verify.Trusted {
+		t.Fatal(explain(second))
+	}
+	w.trust = w.policy(goodTrust)
+	in = w.input(w.host.evidence(ask{nonce: nonce}))
+	in.Prior, in.Revocation = second.Next, [][]byte{old}
+	refused(t, verify.Appraise(in), "revocation-stale")
 }

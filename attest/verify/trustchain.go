@@ -124,9 +124,9 @@ func (a *appraisal) minList(ca *x509.Certificate) *big.Int {
 	return n
 }
 
-// note remembers it.
+// note remembers it; a smaller one, where no list is asked for, is not.
 func (a *appraisal) note(ca *x509.Certificate, number *big.Int) {
-	if number != nil {
+	if least := a.minList(ca); number != nil && (least == nil || number.Cmp(least) > 0) {
 		a.lists[certificate.Fingerprint(ca)] = number.String()
 	}
 }
