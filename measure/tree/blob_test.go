@@ -46,15 +46,7 @@ func image(t *testing.T) (path string, want *layer.Manifest) {
 func measureBlob(t *testing.T, path string, o tree.Options) *tree.Result {
 	t.Helper()
 	res, err := tree.MeasureBlob(t.Context(), path, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := res.Binding.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return res
+	return bound(t, res, err)
 }
 
 // An image of a layer's directory measures to what the layer's tar says, but for

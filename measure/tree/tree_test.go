@@ -82,6 +82,12 @@ func setMTime(t *testing.T, path string, at time.Time) {
 func measure(t *testing.T, dir string, o tree.Options) *tree.Result {
 	t.Helper()
 	res, err := tree.Measure(context.Background(), dir, o)
+	return bound(t, res, err)
+}
+
+// bound is what was measured; its binding ends with the test.
+func bound(t *testing.T, res *tree.Result, err error) *tree.Result {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
