@@ -143,20 +143,8 @@ func TestChaos(t *testing.T) {
 	}
 	text := map[eventlog.Hash][]byte{}
 	for _, e := range epochs {
-		lines, err := eventlog.Lines(c.Dir, e.ID.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var b bytes.Buffer
-		for line, err := range lines {
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.Write(line)
-			b.WriteByte('\n')
-		}
-		text[e.ID] = b.Bytes()
-		if _, err := eventlog.Verify(eventlog.LinesOf(bytes.NewReader(b.Bytes())), nil); err != nil {
+		text[e.ID] = storedEpoch(t, c.Dir, e.ID.String())
+		if _, err := eventlog.Verify(eventlog.LinesOf(bytes.NewReader(text[e.ID])), nil); err != nil {
 			t.Errorf("epoch %d: %v", e.Number, err)
 		}
 	}

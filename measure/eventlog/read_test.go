@@ -31,10 +31,15 @@ func verify(t testing.TB, dir string, values tpm.Values) *eventlog.Report {
 	return r
 }
 
-// stored gives an epoch's lines as one text.
+// stored gives the newest epoch's lines as one text.
 func stored(t testing.TB, dir string) []byte {
 	t.Helper()
-	lines, err := eventlog.Lines(dir, "")
+	return storedEpoch(t, dir, "")
+}
+
+func storedEpoch(t testing.TB, dir, epoch string) []byte {
+	t.Helper()
+	lines, err := eventlog.Lines(dir, epoch)
 	if err != nil {
 		t.Fatal(err)
 	}
