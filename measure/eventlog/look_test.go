@@ -83,3 +83,24 @@ func TestLookFindsForeignExtend(t *testing.T) {
 		t.Errorf("look with a closed log: %v", err)
 	}
 }
+
+// Whoever looks first after the TPM was restarted finds a new epoch, and nobody
+// accused of an extend that the new epoch itself made.
+func TestLookAfterARestart(t *testing.T) {
+	x := swtpmtest.Start(t)
+	c := config(t, t.TempDir(), x.Device())
+	c.Watch = -1
+	l := open(t, c)
+	if _, err := l.Append(t.Context(), event("default", "a")); err != nil {
+		t.Fatal(err)
+	}
+	x.Restart()
+	for range 3 {
+		if err := l.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s := l.State(); s.Name != eventlog.TPMReset || s.Cause != eventlog.TPMRestarted {
+			t.Fatalf("the log calls itself %s (%s): %s", s.Name, s.Cause, s.Reason)
+		}
+	}
+}

@@ -231,9 +231,13 @@ func (l *Log) watch() {
 	if found.Equal(l.r.values) {
 		return
 	}
+	was := l.r
 	if err := l.resolve(ctx, found); err != nil {
 		l.raise(CauseTPM, err)
 		return
+	}
+	if l.r != was {
+		return // a new epoch began over found, and has moved the PCR since
 	}
 	if !found.Equal(l.r.values) && l.pending == nil {
 		if err := l.put(ctx, found, nil); err != nil && !errors.As(err, new(*UnavailableError)) {
