@@ -91,12 +91,11 @@ func (a *Agent) grounds() (g channel.Grounds, err error) {
 
 // servePeers answers peers, watches those on the list, and records what changes
 // about them, until ctx ends. A host that cannot attest goes on starting
-// containers: whoever asks for its peers is told why there are none.
+// containers: whoever asks for its peers is told why there are none, and it is
+// tried again.
 func (a *Agent) servePeers(ctx context.Context) error {
-	p, err := a.openPeers(ctx)
-	if err != nil {
-		a.peersErr.Store(&err)
-		slog.Error("no attested peers", "err", err)
+	p := a.awaitPeers(ctx)
+	if p == nil {
 		return nil
 	}
 	a.peers.Store(p)
@@ -113,6 +112,27 @@ func (a *Agent) servePeers(ctx context.Context) error {
 		g.Go(func() error { <-ctx.Done(); s.Stop(); return nil })
 	}
 	return g.Wait()
+}
+
+// peersPause is between two tries to make the attestation key: the TPM may be away.
+const peersPause = 30 * time.Second
+
+// awaitPeers opens the peers, again and again where that is not possible; nil
+// when ctx ends first.
+func (a *Agent) awaitPeers(ctx context.Context) *peers {
+	for {
+		p, err := a.openPeers(ctx)
+		if err == nil {
+			return p
+		}
+		a.peersErr.Store(&err)
+		slog.Error("no attested peers for now", "err", err)
+		select {
+		case <-time.After(peersPause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // listenToPeers returns nil where nobody is to be answered, or nobody can be:
