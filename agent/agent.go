@@ -240,6 +240,7 @@ func (a *Agent) run(ctx context.Context, ready func()) error {
 	g.Go(func() error { return srv.serve(ctx) })
 	g.Go(func() error { a.census(ctx); return nil })
 	g.Go(func() error { return a.servePeers(ctx) })
+	g.Go(func() error { a.followEpochs(ctx); return nil })
 	g.Go(func() error { a.refusals.report(ctx, a.log); return nil })
 	g.Go(func() error { a.reloadOnSignal(ctx); return nil })
 	for _, d := range a.daemons {

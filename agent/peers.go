@@ -20,6 +20,7 @@ import (
 	apipeer "github.com/sealift/sealift/api/peer"
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
+	"github.com/sealift/sealift/attest/certificate"
 	"github.com/sealift/sealift/attest/channel"
 	"github.com/sealift/sealift/attest/evidence"
 	"github.com/sealift/sealift/attest/trust"
@@ -83,6 +84,10 @@ func (a *Agent) grounds() (g channel.Grounds, err error) {
 		b, err := os.ReadFile(filepath.Join(c.Revocation, f.Name()))
 		if err != nil {
 			return g, fmt.Errorf("revocation list: %w", err)
+		}
+		// One that is passed over in silence would be taken for one that was looked at.
+		if !certificate.IsList(b) {
+			return g, fmt.Errorf("%s: not a revocation list\nhint: it is what sealift ca crl writes, whole, in DER or PEM", filepath.Join(c.Revocation, f.Name()))
 		}
 		g.Revocation = append(g.Revocation, b)
 	}

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sealift/sealift/measure/eventlog"
 	"github.com/sealift/sealift/policy"
@@ -103,6 +105,34 @@ func (a *Agent) recordStart(ctx context.Context) error {
 		return err
 	}
 	return a.recordRunning(ctx)
+}
+
+// epochCheck is how often it is looked whether the log has begun anew under a
+// running agent.
+const epochCheck = 500 * time.Millisecond
+
+// followEpochs records what this agent is in each epoch that begins while it
+// runs: a TPM that restarts begins one, and a verifier sees no other.
+func (a *Agent) followEpochs(ctx context.Context) {
+	last := a.log.State().Epoch
+	tick := time.NewTicker(epochCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		s := a.log.State()
+		if s.Epoch == last || s.Name == eventlog.Unavailable {
+			continue
+		}
+		if err := a.recordStart(ctx); err != nil {
+			slog.Warn("the agent is not on record in the log's new epoch yet", "err", err)
+			continue
+		}
+		last = s.Epoch
+	}
 }
 
 func (a *Agent) recordRunning(ctx context.Context) error {

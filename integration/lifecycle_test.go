@@ -140,6 +140,7 @@ func TestTPMKilled(t *testing.T) {
 	if state := s.sh("sealift status --json | jq -r '.containers[] | select(.id == \"stays\") | .state'"); state != "unproven" {
 		t.Errorf("status calls the container %s", state)
 	}
+	s.eventually("the agent is on record in the new epoch", "sealift log --json | jq -e -s 'map(select(.item.record.type == \"agent-start\")) | length == 1'")
 	s.sh("ctr task ls | grep -q 'stays.*RUNNING'")
 	if state := s.sh("sealift status --json | jq -r .log.state"); state == "trusted" {
 		t.Errorf("the log is called %s", state)

@@ -122,7 +122,6 @@ func TestPeers(t *testing.T) {
 		watches(t, p.b, "host-a")
 	})
 	t.Run("foreign extend", func(t *testing.T) {
-		forget(t, p.a)
 		forget(t, p.b)
 		at := time.Now()
 		if _, err := p.a.Shell(ctx, "tpm2_pcrextend -T "+node.TCTI+" 13:sha256="+strings.Repeat("5a", 32)); err != nil {
@@ -141,7 +140,9 @@ func TestPeers(t *testing.T) {
 			t.Fatal(err)
 		}
 		shows(t, p.b, time.Now(), "trusted again")
-		shows(t, p.a, time.Now(), "trusted again")
+		// The other way it may never have been otherwise: it depends on whose turn
+		// it was to ask.
+		subject{p.a, byName, t}.eventually("host-b is trusted", "sealift peer check host-b")
 	})
 	// Last: what was started counts until the host boots anew, and a host that
 	// does not trust another proves nothing to it.
