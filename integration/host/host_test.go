@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sealift/sealift/integration/host"
 	"github.com/sealift/sealift/integration/made"
 	"github.com/sealift/sealift/integration/skip"
@@ -164,7 +162,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	if len(before) < 4 {
 		t.Fatalf("the host's traces were not found, so their absence would prove nothing: %q", before)
 	}
-	ns := namespaces(h.PID)
+	ns := heldNamespaces(t, h.PID)
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +187,7 @@ func TestKilledMakerLeavesNothing(t *testing.T) {
 	if _, err := fmt.Fscan(out, &name, &pid); err != nil {
 		t.Fatal(err)
 	}
-	ns := namespaces(pid)
+	ns := heldNamespaces(t, pid)
 	if err := maker.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -292,13 +290,33 @@ func processes() []int {
 // namespaces names the namespaces of a process, but for those it shares with us.
 func namespaces(pid int) map[string]bool {
 	ns := map[string]bool{}
-	for _, kind := range []string{"mnt", "net", "pid", "cgroup", "uts", "ipc"} {
-		var buf, own [64]byte
-		n, err := unix.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind), buf[:])
-		m, _ := unix.Readlink("/proc/self/ns/"+kind, own[:])
-		if err == nil && string(buf[:n]) != string(own[:m]) {
-			ns[string(buf[:n])] = true
+	for _, kind := range namespaceKinds {
+		name, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+		own, _ := os.Readlink("/proc/self/ns/" + kind)
+		if err == nil && name != own {
+			ns[name] = true
 		}
+	}
+	return ns
+}
+
+var namespaceKinds = []string{"mnt", "net", "pid", "cgroup", "uts", "ipc"}
+
+// heldNamespaces names the namespaces of a process as namespaces does, and
+// holds them until the test ends: the kernel gives the number of a namespace
+// that is gone to the next one made, which may be another test's.
+func heldNamespaces(t *testing.T, pid int) map[string]bool {
+	t.Helper()
+	for _, kind := range namespaceKinds {
+		f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+	}
+	ns := namespaces(pid)
+	if len(ns) < 3 {
+		t.Fatalf("of the host's namespaces only %v differ from ours, so their absence would prove nothing", ns)
 	}
 	return ns
 }
