@@ -17,9 +17,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	apipeer "github.com/sealift/sealift/api/peer"
-
 	nodev1 "github.com/sealift/sealift/api/node/v1"
+	apipeer "github.com/sealift/sealift/api/peer"
 	"github.com/sealift/sealift/attest/certificate"
 	"github.com/sealift/sealift/attest/channel"
 	"github.com/sealift/sealift/attest/evidence"
