@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -102,7 +100,7 @@ func (a *app) runAttest(c *cobra.Command, o attestOptions) error {
 		_, err := a.out.Write(b)
 		return err
 	}
-	return writeWhole(o.output, b)
+	return writeFile(o.output, b, 0o644)
 }
 
 // evidence asks the agent.
@@ -125,26 +123,4 @@ func (a *app) evidence(ctx context.Context, req *nodev1.AttestRequest) ([]byte, 
 		}
 	})
 	return b.Bytes(), err
-}
-
-// writeWhole writes a file that is either whole or not there.
-func writeWhole(name string, content []byte) error { return writeWholeMode(name, content, 0o644) }
-
-func writeWholeMode(name string, content []byte, mode os.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".sealift-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	if _, err := f.Write(content); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
 }

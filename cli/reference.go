@@ -130,7 +130,7 @@ func (a *app) createReference(ctx context.Context, o createOptions, expires time
 		return err
 	}
 	if o.out != "-" {
-		if err := os.WriteFile(o.out, env, 0o644); err != nil {
+		if err := writeFile(o.out, env, 0o644); err != nil {
 			return fmt.Errorf("reference %s: %w", o.name, err)
 		}
 	} else if _, err := a.out.Write(env); err != nil {

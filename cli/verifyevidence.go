@@ -172,7 +172,8 @@ func (a *app) runVerify(c *cobra.Command, o verifyOptions, file string) error {
 		if err != nil {
 			return err
 		}
-		if err := writePrivate(o.state, b); err != nil {
+		// What a namespace's view opens, the state remembers.
+		if err := writeFile(o.state, b, 0o600); err != nil {
 			return fmt.Errorf("state: %w", err)
 		}
 	}
@@ -302,10 +303,4 @@ func (a *app) readEvidence(file string) ([]byte, error) {
 		return nil, fmt.Errorf("evidence: %w%s", err, hint)
 	}
 	return room.Bytes(), nil
-}
-
-// writePrivate replaces a file that only its owner may read: what it opens, the
-// log hides.
-func writePrivate(name string, content []byte) error {
-	return writeWholeMode(name, content, 0o600)
 }

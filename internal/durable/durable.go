@@ -19,9 +19,7 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 // Create is Write of a file that must not be there: the error is fs.ErrExist
 // otherwise.
 func Create(path string, data []byte, mode fs.FileMode) error {
-	return put(path, data, mode, func(from, to string) error {
-		return errors.Join(os.Link(from, to), os.Remove(from))
-	})
+	return put(path, data, mode, os.Link)
 }
 
 // Remove removes path for good. Of several at once one succeeds; for the others
@@ -48,8 +46,10 @@ func put(path string, data []byte, mode fs.FileMode, name func(from, to string) 
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = name(f.Name(), path)
-	} else {
-		err = errors.Join(err, os.Remove(f.Name()))
+	}
+	// A link leaves the first name, an error too; after a renaming it is gone.
+	if gone := os.Remove(f.Name()); !errors.Is(gone, fs.ErrNotExist) {
+		err = errors.Join(err, gone)
 	}
 	if err != nil {
 		return err
