@@ -80,13 +80,9 @@ func (a *Agent) grounds() (g channel.Grounds, err error) {
 		return g, fmt.Errorf("revocation lists: %w", err)
 	}
 	for _, f := range files {
-		b, err := os.ReadFile(filepath.Join(c.Revocation, f.Name()))
+		b, err := certificate.ReadLists(filepath.Join(c.Revocation, f.Name()))
 		if err != nil {
-			return g, fmt.Errorf("revocation list: %w", err)
-		}
-		// One that is passed over in silence would be taken for one that was looked at.
-		if !certificate.IsList(b) {
-			return g, fmt.Errorf("%s: not a revocation list\nhint: it is what sealift ca crl writes, whole, in DER or PEM", filepath.Join(c.Revocation, f.Name()))
+			return g, err
 		}
 		g.Revocation = append(g.Revocation, b)
 	}

@@ -100,7 +100,10 @@ func (a *app) runAttest(c *cobra.Command, o attestOptions) error {
 		_, err := a.out.Write(b)
 		return err
 	}
-	return writeFile(o.output, b, 0o644)
+	if err := writeFile(o.output, b, 0o644); err != nil {
+		return fmt.Errorf("evidence: %s: %w", o.output, err)
+	}
+	return nil
 }
 
 // evidence asks the agent.

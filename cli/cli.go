@@ -14,9 +14,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/sealift/sealift/api/node"
@@ -65,6 +67,7 @@ Begin with "sealift doctor": it tries what this machine can hold and says what t
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
+		PersistentPreRunE: emptyFlags,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetIn(a.stdin)
@@ -148,4 +151,21 @@ func (a *app) version() *cobra.Command {
 // commandPath is a command's path without its root, for messages.
 func commandPath(c *cobra.Command) string {
 	return strings.TrimSpace(strings.TrimPrefix(c.CommandPath(), c.Root().Name()))
+}
+
+// emptyFlags refuses flags that were given and say nothing. Mostly a variable of
+// the caller's was not set; without the flag the command would do another thing:
+// prove the whole node in place of one container, or believe any host.
+func emptyFlags(c *cobra.Command, _ []string) error {
+	var err error
+	c.Flags().Visit(func(f *pflag.Flag) {
+		empty := f.Value.String() == ""
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			empty = slices.Contains(list.GetSlice(), "")
+		}
+		if empty && err == nil {
+			err = usage(c, fmt.Errorf("--%s is given, and empty: is a variable not set?", f.Name))
+		}
+	})
+	return err
 }

@@ -174,7 +174,7 @@ func (a *app) runVerify(c *cobra.Command, o verifyOptions, file string) error {
 		}
 		// What a namespace's view opens, the state remembers.
 		if err := writeFile(o.state, b, 0o600); err != nil {
-			return fmt.Errorf("state: %w", err)
+			return fmt.Errorf("state: %s: %w", o.state, err)
 		}
 	}
 	if o.export != "" && v.Result != verify.Unusable {
@@ -253,25 +253,34 @@ func (o *verifyOptions) input(c *cobra.Command) (verify.Input, error) {
 		return in, err
 	}
 	for _, name := range o.lists {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return in, fmt.Errorf("revocation list: %w", err)
+		b, err := certificate.ReadLists(name)
+		var none *certificate.NotAListError
+		if errors.As(err, &none) {
+			return in, usage(c, fmt.Errorf("--crl %w", err))
 		}
-		// One that is passed over in silence would be taken for one that was looked at.
-		if !certificate.IsList(b) {
-			return in, usage(c, fmt.Errorf("--crl %s: not a revocation list\nhint: it is what sealift ca crl writes, whole, in DER or PEM", name))
+		if err != nil {
+			return in, err
 		}
 		in.Revocation = append(in.Revocation, b)
 	}
 	if o.state == "" {
 		return in, nil
 	}
-	b, err := os.ReadFile(o.state)
+	f, err := os.Open(o.state)
 	if errors.Is(err, fs.ErrNotExist) {
 		return in, nil
 	}
 	if err != nil {
 		return in, fmt.Errorf("state: %w", err)
+	}
+	defer f.Close() // read only
+	// It says less than the evidence that it comes from.
+	b, err := io.ReadAll(io.LimitReader(f, evidence.MaxSize+1))
+	if err != nil {
+		return in, fmt.Errorf("state: %w", err)
+	}
+	if len(b) > evidence.MaxSize {
+		return in, &unusableError{fmt.Errorf("%s: state: longer than %d bytes\nhint: it is what --state wrote", o.state, evidence.MaxSize)}
 	}
 	if in.Prior, err = verify.DecodeCheckpoint(b); err != nil {
 		return in, &unusableError{fmt.Errorf("%s: %w", o.state, err)}

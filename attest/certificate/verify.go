@@ -3,9 +3,12 @@ package certificate
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
+	"os"
 	"time"
 )
 
@@ -145,16 +148,61 @@ func (v *Verified) revocation(ca *x509.Certificate, o Options) error {
 	return nil
 }
 
-// Lists takes revocation lists apart that are DER, or PEM with any number of them.
+// Lists takes revocation lists apart that are DER or PEM, any number of them one
+// after the other. What is no list, or was cut off, is given as it is.
 func Lists(data []byte) [][]byte {
-	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----")) {
-		return [][]byte{data}
-	}
 	var out [][]byte
+	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----")) {
+		for rest := data; len(rest) > 0; {
+			var one asn1.RawValue
+			after, err := asn1.Unmarshal(rest, &one)
+			if err != nil {
+				return append(out, rest)
+			}
+			out, rest = append(out, one.FullBytes), after
+		}
+		return out
+	}
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		out = append(out, block.Bytes)
 	}
+	// What does not end, or is not base64, pem goes past without a word.
+	if bytes.Count(data, []byte("-----BEGIN ")) != len(out) {
+		out = append(out, data)
+	}
 	return out
+}
+
+// ReadLists reads a file of revocation lists. One that is passed over in silence
+// would be taken for one that was looked at: what is none is an error, and a
+// *NotAListError.
+func ReadLists(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("revocation list: %w", err)
+	}
+	defer f.Close() // read only
+	data, err := io.ReadAll(io.LimitReader(f, maxLists+1))
+	if err != nil {
+		return nil, fmt.Errorf("revocation list: %w", err)
+	}
+	if len(data) > maxLists {
+		return nil, &NotAListError{file, fmt.Sprintf("longer than %d bytes", maxLists)}
+	}
+	if !IsList(data) {
+		return nil, &NotAListError{file, "not a revocation list"}
+	}
+	return data, nil
+}
+
+// maxLists bounds a file of revocation lists: half a million revocations.
+const maxLists = 32 << 20
+
+// NotAListError is a file that holds something else than revocation lists.
+type NotAListError struct{ File, Reason string }
+
+func (e *NotAListError) Error() string {
+	return e.File + ": " + e.Reason + "\nhint: it is what sealift ca crl writes, whole, in DER or PEM"
 }
 
 // IsList says that data is one revocation list or several, of whomever, and
@@ -167,6 +215,17 @@ func IsList(data []byte) bool {
 		}
 	}
 	return len(lists) > 0
+}
+
+// Newest is the number of the CA's newest list that is in date; nil without one.
+func Newest(ca *x509.Certificate, lists [][]byte, now time.Time) *big.Int {
+	var n *big.Int
+	for _, der := range lists {
+		if l := listOf(der, ca); l != nil && (Options{Now: now}).inDate(l) && (n == nil || l.Number.Cmp(n) > 0) {
+			n = l.Number
+		}
+	}
+	return n
 }
 
 func (o Options) inDate(l *x509.RevocationList) bool {

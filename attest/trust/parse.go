@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,7 +23,7 @@ const MaxFile = 4 << 20
 
 // Load reads a trust policy from a file. Files it names are taken relative to it.
 func Load(file string) (*Policy, error) {
-	data, err := os.ReadFile(file)
+	data, err := read(file)
 	if err != nil {
 		return nil, fmt.Errorf("trust policy: %w", err)
 	}
@@ -30,8 +31,22 @@ func Load(file string) (*Policy, error) {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(filepath.Dir(file), name)
 		}
-		return os.ReadFile(name)
+		data, err := read(name)
+		if err == nil && len(data) > MaxFile {
+			err = fmt.Errorf("%s: longer than %d bytes", name, MaxFile)
+		}
+		return data, err
 	})
+}
+
+// read gives a file's content, of one that is too long a byte more than may be.
+func read(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // read only
+	return io.ReadAll(io.LimitReader(f, MaxFile+1))
 }
 
 // Parse reads a trust policy; read gives the content of files it names. The

@@ -76,6 +76,7 @@ func Appraise(in Input) *Verdict {
 		a.p = trust.Strictest()
 	}
 	a.run()
+	a.remember()
 	a.close(a.v, a.p)
 	return a.v
 }

@@ -4,14 +4,15 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sealift/sealift/measure/eventlog"
 )
 
-// maxEnded bounds the ended containers that are remembered because something
-// was wrong with them, and the kinds of those with which nothing was; more are
-// counted.
+// maxEnded bounds the ended containers that are remembered by name because
+// something was wrong with them, and the kinds of all others that have ended;
+// what is of yet another kind is counted, and nothing is known of it.
 const maxEnded = 1024
 
 // facts is what the log's proven records say, judged by nobody yet: so a changed
@@ -27,8 +28,8 @@ type facts struct {
 	Boxes map[string]*Container `json:"containers"`
 	Ended []Container           `json:"ended"`
 	Lost  uint64                `json:"endedLost"`
-	// Past are containers that ended with nothing against them, by what was the
-	// same about them: what they ran still counts, their names do not.
+	// Past are the other containers that have ended, by what was the same about
+	// them: what they ran and did still counts, their names do not.
 	Past map[string]*Container `json:"past"`
 	// Refused counts starts that were refused: the system at work, nothing ran.
 	Refused uint64 `json:"refused"`
@@ -235,21 +236,36 @@ func (f *facts) end(r *eventlog.Record) {
 	}
 	delete(f.Boxes, boxKey(r))
 	c.State = "deleted"
-	if len(c.WouldRefuse) == 0 && c.Violations == 0 {
-		f.past(c)
-	} else if len(f.Ended) < maxEnded {
+	if (len(c.WouldRefuse) > 0 || c.Violations > 0) && len(f.Ended) < maxEnded {
 		f.Ended = append(f.Ended, *c)
-	} else {
-		f.Lost++
+		return
 	}
+	f.past(c)
 }
 
-// past remembers what a container was that ended with nothing against it.
+// tells says whether a launch of the container is on record, of now or before.
+func (f *facts) tells(namespace, id string) bool {
+	is := func(c *Container) bool { return c.Namespace == namespace && c.ID == id && c.State != "unproven" }
+	for _, c := range f.Boxes {
+		if is(c) {
+			return true
+		}
+	}
+	for _, c := range f.Past {
+		if is(c) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(f.Ended, func(c Container) bool { return is(&c) })
+}
+
+// past remembers what a container was that has ended, with all that ended like it.
 func (f *facts) past(c *Container) {
-	k := strings.Join([]string{c.Namespace, c.Image, c.Manifest, c.Class, c.Content, c.Level, c.Policy, c.Set}, "\x00")
+	k := strings.Join([]string{c.Namespace, c.Image, c.Manifest, c.Class, c.Content, c.Level, c.Policy, c.Set, strconv.FormatBool(c.Violations > 0), strings.Join(c.WouldRefuse, "\x01")}, "\x00")
 	count := uint64(1)
 	if old := f.Past[k]; old != nil {
 		count += old.Count
+		c.Violations += old.Violations
 	} else if len(f.Past) >= maxEnded {
 		f.Lost++
 		return

@@ -134,6 +134,9 @@ func (a *appraisal) ownClosed(f *facts) {
 		a.lack(FileSystem, "nothing-shown", "is the namespace spelt as containerd has it?", "no record of namespace %s is open: nothing is proven of it, not even that there is none", ns)
 		return
 	}
+	if id := a.e.Log.Container; id != "" && !f.tells(ns, id) {
+		a.lack(FileSystem, "container-unknown", "is the container's ID whole, and spelt as containerd has it?", "no record says that container %s was started through Sealift in namespace %s: nothing is proven of it", id, ns)
+	}
 	n := f.Closed[eventlog.Pseudonym(a.trail.replay.Start().Epoch, blind, ns).String()]
 	switch {
 	case n == 0:
@@ -221,7 +224,7 @@ func (a *appraisal) judgeContainers() {
 		ended += f.Past[k].Count
 	}
 	if f.Lost > 0 {
-		a.answer(p.WouldRefuse, FileSystem, "more-ended", a.v.Host, "", "%d more containers that have ended are not remembered: something may have been against them", f.Lost)
+		a.refuse(FileSystem, "more-ended", a.v.Host, "a reboot begins a new log", "%d more containers that have ended are not remembered: they were of more kinds than can be, and anything may have been against them", f.Lost)
 	}
 	if len(f.Bypassing) > 0 {
 		a.answer(p.Bypass, FileSystem, "bypass", strings.Join(f.Bypassing, ","), "start them with Sealift's runtime; that they ran is forgotten with the next boot", "%d containers of the host did not start through Sealift: %s", len(f.Bypassing), strings.Join(f.Bypassing, ", "))

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"slices"
 
@@ -122,6 +123,27 @@ func (a *appraisal) minList(ca *x509.Certificate) *big.Int {
 		return nil
 	}
 	return n
+}
+
+// remember keeps the numbers of the lists that were given also where the verdict
+// ends at the certificate: the list that revoked it is the very one that an older
+// must not take the place of. Without an earlier verdict there is nothing yet to
+// keep them with.
+func (a *appraisal) remember() {
+	if a.prior == nil || a.v.Next != nil {
+		return
+	}
+	lists := revocationLists(a.in.Revocation)
+	for _, by := range slices.Concat(a.p.CAs, a.p.Owners) {
+		for _, ca := range by.Certificates {
+			a.note(ca, certificate.Newest(ca, lists, a.in.Now))
+		}
+	}
+	if !maps.Equal(a.lists, a.prior.Lists) {
+		next := *a.prior
+		next.Lists = a.lists
+		a.v.Next = &next
+	}
 }
 
 // note remembers it; a smaller one, where no list is asked for, is not.

@@ -84,7 +84,8 @@ type Verdict struct {
 	Agent      *Agent      `json:"agent,omitempty"`
 	Containers []Container `json:"containers"`
 
-	// Next is what to keep for the next time; nil unless the quote holds.
+	// Next is what to keep for the next time. Where the quote does not hold it is
+	// what was kept before, with what was learnt of revocation lists, or nil.
 	Next *Checkpoint `json:"-"`
 }
 
