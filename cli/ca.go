@@ -98,7 +98,12 @@ that want two.`,
 		Example: `  sealift ca init --name "Example AK-CA" ./ca
   sealift ca init --owner --name "Example Corp" ./owner`,
 		Args: args(1, 1, "the directory"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
+			for _, d := range []time.Duration{own, life, revocation} {
+				if d <= 0 {
+					return usage(c, fmt.Errorf("a lifetime of %v: it must be more than zero", d))
+				}
+			}
 			if owner {
 				o.Kind = certificate.Owner
 			}
@@ -213,6 +218,9 @@ func (a *app) caToken(at opened) *cobra.Command {
 		Long:  `Print a word that admits a host of this name at "sealift ca serve", once. It does not vouch for the host's TPM.`,
 		Args:  args(1, 1, "the host's name"),
 		RunE: at(func(x *ca.CA, args []string) error {
+			if life <= 0 {
+				return fmt.Errorf("token: a lifetime of %v admits nobody", life)
+			}
 			word, err := x.NewToken(args[0], life)
 			if err != nil {
 				return err

@@ -21,7 +21,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/sys/unix"
@@ -89,6 +91,20 @@ func (c *Config) defaults() {
 	}
 }
 
+func (c *Config) positive() bool { return c.Certificate > 0 && c.Revocation > 0 && c.Challenge > 0 }
+
+// maxName is the bound of a common name (X.520, ub-common-name).
+const maxName = 64
+
+// checkName wants a name that looks the same wherever it is shown.
+func checkName(name string) error {
+	wrong := func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }
+	if len(name) > maxName || strings.ContainsFunc(name, wrong) || strings.TrimSpace(name) != name {
+		return fmt.Errorf("name %q: must be at most %d bytes that can be printed", name, maxName)
+	}
+	return nil
+}
+
 // CA is an open CA. It is safe for concurrent use.
 type CA struct {
 	dir    string
@@ -121,6 +137,16 @@ func Init(dir string, o Options) (*CA, error) {
 		o.Lifetime = 10 * 365 * 24 * time.Hour
 	}
 	o.Config.defaults()
+	if o.Lifetime < 0 || !o.Config.positive() {
+		return nil, fmt.Errorf("CA %s: lifetimes must be more than zero", dir)
+	}
+	if err := checkName(o.Name); err != nil {
+		return nil, fmt.Errorf("CA %s: %w", dir, err)
+	}
+	// To replace the directory that somebody stands in would leave him nowhere.
+	if dir == "." {
+		return nil, errors.New("CA .: the working directory is not made a CA\nhint: name a directory in it, or beside it, that is not there yet: sealift ca init --name NAME ./ca")
+	}
 	files, err := newFiles(o)
 	if err != nil {
 		return nil, fmt.Errorf("CA %s: %w", dir, err)
@@ -217,7 +243,7 @@ func Open(dir string) (*CA, error) {
 		return nil, fmt.Errorf("CA %s: %s: %w", dir, configFile, err)
 	}
 	c.config.defaults()
-	if c.config.Certificate < 0 || c.config.Revocation < 0 || c.config.Challenge < 0 {
+	if !c.config.positive() {
 		return nil, fmt.Errorf("CA %s: %s: lifetimes must be more than zero", dir, configFile)
 	}
 	der, err := readPEM(filepath.Join(dir, certFile), "CERTIFICATE")

@@ -8,11 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
+	"github.com/sealift/sealift/attest/certificate"
 	"github.com/sealift/sealift/attest/channel"
 	"github.com/sealift/sealift/internal/durable"
 )
@@ -169,13 +172,20 @@ func (p *Peers) keep(e *entry, m memory, akName []byte) {
 
 // Set adds a peer, or gives it another address; what is held against it stays.
 func (p *Peers) Set(name, address string) error {
+	// Another name is in no certificate, and would never be found there.
+	if err := certificate.CheckHost(name); err != nil {
+		return fmt.Errorf("peers: %w", err)
+	}
+	if _, port, err := net.SplitHostPort(address); err != nil {
+		return fmt.Errorf("peers: %w", err)
+	} else if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("peers: address %s: %q is not a port's number\nhint: as in 10.0.0.2:7443", address, port)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	k := kept{Name: name}
 	old := p.entries[name]
 	switch {
-	case name == "":
-		return errors.New("peers: a peer needs a name")
 	case old != nil && old.Address == address:
 		return nil
 	case old != nil:
