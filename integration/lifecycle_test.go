@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -171,6 +172,13 @@ func TestDiskFull(t *testing.T) {
 	}
 	refusedWithin(s, 2*time.Second, "hint:", "space")
 	s.sh("ctr task ls | grep -q 'stays.*RUNNING'")
+	// What the log holds is proven all the same, and to a file that has no room
+	// for it nothing is written but the reason.
+	if whole := attested(s, "--nonce 00ff"); !bytes.Contains(bytes.Join(whole.Log.Lines, nil), []byte(`"stays"`)) {
+		t.Error("evidence on a full disk does not hold the log")
+	}
+	s.sh(`! sealift attest -o /var/lib/sealift/evidence.json 2>/srv/full.err; grep -q 'evidence.json.*no space' /srv/full.err
+		[ -z "$(find /var/lib/sealift -maxdepth 1 -type f ! -name filler -name '*evidence*' -o -maxdepth 1 -name '.new-*')" ]`)
 	s.sh("rm /var/lib/sealift/filler")
 	s.eventually("starts go through again", "ctr run --rm --runtime %s %s again true", s.ctr, image.TinyName)
 	s.sh("ctr task exec --exec-id still stays true")
