@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -127,13 +128,10 @@ func (x *TPM) Restart() {
 		SkipMissing(x.t, err)
 		x.t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
-		c, err := net.Dial("unix", x.Socket)
+		err := answers(x.Socket, deadline)
 		if err == nil {
-			if err := c.Close(); err != nil {
-				x.t.Fatal(err)
-			}
 			return
 		}
 		if time.Now().After(deadline) {
@@ -141,6 +139,25 @@ func (x *TPM) Restart() {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// answers has the TPM answer a command: it takes calls before it has started, and
+// one that is killed then was never reset.
+func answers(socket string, deadline time.Time) error {
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		return err
+	}
+	// TPM2_GetRandom of 4 bytes (TPM 2.0 Library, part 3, section 16.1).
+	random := []byte{0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0, 4}
+	err = c.SetDeadline(deadline)
+	if err == nil {
+		_, err = c.Write(random)
+	}
+	if err == nil {
+		_, err = io.ReadFull(c, make([]byte, 10+2+4))
+	}
+	return errors.Join(err, c.Close())
 }
 
 // SkipMissing skips the test when err says that a program is not installed.
