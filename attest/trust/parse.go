@@ -262,6 +262,11 @@ func (d *decoder) authorities(n *yaml.Node, at string, classes bool) []Authority
 		if slices.ContainsFunc(out, func(o Authority) bool { return o.Name == a.Name }) {
 			d.Fail(n, at, "", "the name %q is given twice", a.Name)
 		}
+		for _, o := range out {
+			if slices.ContainsFunc(a.Certificates, func(c *x509.Certificate) bool { return slices.ContainsFunc(o.Certificates, c.Equal) }) {
+				d.Fail(n, at, "say once what it is believed about", "the CA %q has a certificate of %q too", a.Name, o.Name)
+			}
+		}
 		out = append(out, a)
 	})
 	if len(out) == 0 && len(d.Errors) == 0 {

@@ -134,6 +134,7 @@ func TestErrors(t *testing.T) {
 		{"version: 1\nca:\n  - file: x\n", "has no name"},
 		{"version: 1\nca:\n  - name: a\n", "has no certificate"},
 		{"version: 1\nca:\n  - {name: a, file: x}\n  - {name: a, file: x}\n", `the name "a" is given twice`},
+		{"version: 1\nca:\n  - {name: a, file: x}\n  - {name: b, file: x, revocation: none}\n", `the CA "b" has a certificate of "a" too`},
 		{"version: 1\nca:\n  - {name: a, pem: x}\n", "holds no CA certificate"},
 		{"version: 1\nca:\n  - {name: a, file: x, classes: [hard]}\n", `unknown value "hard"`},
 		{"version: 1\nowner:\n  - {name: a, file: x, classes: [hardware]}\n", "owner[0].classes: unknown key"},
