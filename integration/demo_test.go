@@ -35,8 +35,9 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// machine finds what a demo could leave: mounts, cgroups, scratch directories
-// and sockets that bear its name.
+// machine finds what a demo could leave: mounts, cgroups, scratch directories,
+// sockets and processes that bear its host's name, or are where only an
+// installation is. Other tests run nodes, and the same image, at the same time.
 func machine(t *testing.T) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}
@@ -49,7 +50,7 @@ func machine(t *testing.T) map[string]bool {
 		t.Fatal(err)
 	}
 	for line := range bytes.Lines(append(mounts, sockets...)) {
-		if bytes.Contains(line, []byte("demo-")) || bytes.Contains(line, []byte("sealift")) {
+		if bytes.Contains(line, []byte("demo-")) || bytes.Contains(line, []byte("/run/sealift")) {
 			found[string(line)] = true
 		}
 	}
@@ -69,13 +70,13 @@ func machine(t *testing.T) map[string]bool {
 			t.Fatal(err)
 		}
 	}
-	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	processes, err := filepath.Glob("/proc/[0-9]*/cgroup")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range processes {
 		b, err := os.ReadFile(p)
-		if err == nil && bytes.Contains(b, []byte("sealift.test/tiny")) {
+		if err == nil && bytes.Contains(b, []byte("/sealift-demo-")) {
 			found[p+" "+string(b)] = true
 		}
 	}

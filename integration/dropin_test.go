@@ -132,7 +132,9 @@ func pauses(s subject) {
 }
 
 func kills(s subject) {
-	s.create("kill", "--", "sh", "-c", `trap "exit 42" TERM; while :; do sleep 0.1; done`)
+	s.create("kill", "--", "sh", "-c", `trap "exit 42" TERM; touch /trapped; while :; do sleep 0.1; done`)
+	// Until then the signal would be ignored: it is the first process of its namespace.
+	s.eventually("the trap is set", "test -e /proc/$(pgrep -f '^sh -c trap')/root/trapped")
 	s.sh("ctr task exec -d --exec-id bystander kill sleep 600 </dev/null")
 	s.sh("ctr task kill -s TERM kill")
 	s.eventually("it ended", "ctr task ls | grep -q 'kill .*STOPPED'")
@@ -167,11 +169,12 @@ func updates(s subject) {
 }
 
 func outOfMemory(s subject) {
-	s.sh("timeout 60 ctr events > /srv/events-%[1]s 2>&1 & sleep 0.3", s.name)
+	s.sh("timeout 600 ctr events > /srv/events-%[1]s 2>&1 &", s.name)
+	s.eventually("events come", "ctr image label %s seen=%s >/dev/null; grep -q /images/update /srv/events-%[2]s", image.TinyName, s.name)
 	s.create("oom", "-memory", "16777216", "--", "sh", "-c", "sleep 1; tail /dev/zero; sleep 1")
 	s.eventually("the event came", "grep -q '/tasks/oom.*oom' /srv/events-%s", s.name)
 	s.eventually("it ended", "ctr task ls | grep -q 'oom .*STOPPED'")
-	s.sh("ctr task delete oom || true; ctr container delete oom; pkill -f '^timeout 60 ctr events'")
+	s.sh("ctr task delete oom || true; ctr container delete oom; pkill -f '^timeout 600 ctr events'")
 }
 
 // options goes through every message a client may send with a create.

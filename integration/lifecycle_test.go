@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -70,7 +71,7 @@ func TestOldShimNewAgent(t *testing.T) {
 
 func restartAgent(s subject) {
 	s.t.Helper()
-	if err := s.Agent.Stop(5 * time.Second); err != nil {
+	if err := s.Agent.Stop(patience); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.StartAgent(s.t.Context()); err != nil {
@@ -85,10 +86,11 @@ func TestAgentAway(t *testing.T) {
 	s := subject{n, byName, t}
 	s.create("stays", "--", "sleep", "600")
 	s.create("ends", "--", "sleep", "600")
+	usual := ordinary(s)
 	if err := n.Agent.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	refusedWithin(s, 2*time.Second, "hint:")
+	refusedInTime(s, usual, "hint:")
 	if _, err := n.Ctr(t.Context(), "task", "exec", "--exec-id", "no", "stays", "true"); err == nil {
 		t.Error("an exec went through that nobody recorded")
 	}
@@ -111,10 +113,11 @@ func TestTPMAway(t *testing.T) {
 	n := newNode(t, node.Options{Name: "tpm-away"})
 	s := subject{n, byName, t}
 	s.create("stays", "--", "sleep", "600")
+	usual := ordinary(s)
 	if err := n.TPM.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	refusedWithin(s, 2*time.Second, "hint:")
+	refusedInTime(s, usual, "hint:")
 	s.sh("ctr task ls | grep -q 'stays.*RUNNING'")
 	if err := n.TPM.Signal(unix.SIGCONT); err != nil {
 		t.Fatal(err)
@@ -159,6 +162,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.create("stays", "--", "sleep", "600")
+	usual := ordinary(s)
 	s.sh("! dd if=/dev/zero of=/var/lib/sealift/filler bs=64k 2>/dev/null; [ $(df --output=avail /var/lib/sealift | tail -n 1) = 0 ]")
 	// The log takes its space ahead: some starts may still be on record.
 	for i := 0; ; i++ {
@@ -170,7 +174,7 @@ func TestDiskFull(t *testing.T) {
 		}
 		s.sh("sealift log default/ahead-%d | grep -q ' launch '", i)
 	}
-	refusedWithin(s, 2*time.Second, "hint:", "space")
+	refusedInTime(s, usual, "hint:", "space")
 	s.sh("ctr task ls | grep -q 'stays.*RUNNING'")
 	// What the log holds is proven all the same, and to a file that has no room
 	// for it nothing is written but the reason.
@@ -187,25 +191,46 @@ func TestDiskFull(t *testing.T) {
 	logHolds(s, "trusted")
 }
 
-// refusedWithin starts a container and wants a refusal in time.
-func refusedWithin(s subject, limit time.Duration, words ...string) {
+// promised is how soon a start is refused that cannot be recorded
+// (docs/operations.md), beside what any start costs.
+const promised = 2 * time.Second
+
+// ordinary is what a start costs that goes through, on this machine and now.
+func ordinary(s subject) (slowest time.Duration) {
 	s.t.Helper()
-	began := time.Now()
-	_, err := s.Ctr(s.t.Context(), "run", "--rm", "--runtime", s.ctr, image.TinyName, "refused", "true")
-	took := time.Since(began)
-	var exit *host.ExitError
-	if !errors.As(err, &exit) {
-		s.t.Fatalf("want a refusal, got %v", err)
+	for range 3 {
+		began := time.Now()
+		s.sh("ctr run --rm --runtime %s %s ordinary true", s.ctr, image.TinyName)
+		slowest = max(slowest, time.Since(began))
 	}
-	for _, w := range words {
-		if !strings.Contains(exit.Output(), w) {
-			s.t.Errorf("the refusal does not say %q:\n%s", w, exit.Output())
+	return slowest
+}
+
+// refusedInTime starts a container and wants a refusal, within the promised time
+// and an ordinary start's. A machine may be busy otherwise for a moment, so that
+// of five the fastest counts: a refusal that waits for what it should not does so
+// every time.
+func refusedInTime(s subject, ordinary time.Duration, words ...string) {
+	s.t.Helper()
+	fastest := time.Duration(math.MaxInt64)
+	for i := 0; i < 5 && fastest > promised+ordinary; i++ {
+		began := time.Now()
+		_, err := s.Ctr(s.t.Context(), "run", "--rm", "--runtime", s.ctr, image.TinyName, "refused", "true")
+		fastest = min(fastest, time.Since(began))
+		var exit *host.ExitError
+		if !errors.As(err, &exit) {
+			s.t.Fatalf("want a refusal, got %v", err)
 		}
+		for _, w := range words {
+			if !strings.Contains(exit.Output(), w) {
+				s.t.Errorf("the refusal does not say %q:\n%s", w, exit.Output())
+			}
+		}
+		s.sh("! ctr task ls -q | grep -q refused; ! ctr container ls -q | grep -q refused || ctr container delete refused")
 	}
-	if took > limit {
-		s.t.Errorf("the refusal took %s, limit %s", took, limit)
+	if fastest > promised+ordinary {
+		s.t.Errorf("the refusal took %s, limit %s and %s of any start", fastest, promised, ordinary)
 	}
-	s.sh("! ctr task ls -q | grep -q refused; ! ctr container ls -q | grep -q refused || ctr container delete refused")
 }
 
 // A killed shim's containers die with it, as with the stock shim; that is

@@ -47,8 +47,9 @@ func newNode(t *testing.T, o node.Options) *node.Node {
 	return n
 }
 
-// patience bounds one command inside.
-const patience = 30 * time.Second
+// patience bounds one command inside, and what is waited for: only what never
+// happens takes as long, on however busy a machine.
+const patience = 2 * time.Minute
 
 // runtime is one way to name a runtime: as ctr takes it, and as a client that
 // sets runtime_path does.
@@ -116,7 +117,7 @@ func (s subject) remove(id string) {
 func (s subject) eventually(what, format string, args ...any) {
 	s.t.Helper()
 	var err error
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if _, err = s.Shell(s.t.Context(), fmt.Sprintf(format, args...)); err == nil {
 			return
 		}

@@ -73,7 +73,7 @@ func watches(t *testing.T, n *node.Node, peer string) {
 func shows(t *testing.T, n *node.Node, since time.Time, words ...string) {
 	t.Helper()
 	var out string
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		var err error
 		if out, err = n.Shell(t.Context(), "cat /srv/changes"); err != nil {
 			t.Fatal(err)

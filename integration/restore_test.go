@@ -30,7 +30,7 @@ func TestCheckpointPath(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			ctx, cancel := context.WithTimeout(namespaces.WithNamespace(t.Context(), "default"), time.Minute)
+			ctx, cancel := context.WithTimeout(namespaces.WithNamespace(t.Context(), "default"), 10*time.Minute)
 			defer cancel()
 			img, err := c.GetImage(ctx, image.TinyName)
 			if err != nil {

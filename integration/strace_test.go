@@ -49,8 +49,9 @@ func TestWriteComesBeforeExtend(t *testing.T) {
 	out, err := n.Shell(ctx, `
 strace -f -y -xx -s 16 -e trace=write,pwrite64,writev,sendto -o /srv/trace -p $(pgrep -x sealiftd) 2>/srv/strace.err &
 tracer=$!
-for i in $(seq 100); do grep -q attached /srv/strace.err && break; sleep 0.05; done
+for i in $(seq 600); do grep -q attached /srv/strace.err && break; sleep 0.1; done
 for i in 1 2 3; do ctr run --rm --runtime `+node.Sealift+` `+image.TinyName+` c$i true; done
+for i in $(seq 600); do sealift log default/c3 | grep -q ' deleted ' && break; sleep 0.1; done
 kill $tracer; wait $tracer || true
 cat /srv/trace`)
 	if err != nil {

@@ -116,7 +116,7 @@ func TestImports(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			c, err := containerd.New(filepath.Join("/proc", fmt.Sprint(n.PID), "root/run/containerd/containerd.sock"), containerd.WithTimeout(20*time.Second))
+			c, err := containerd.New(filepath.Join("/proc", fmt.Sprint(n.PID), "root/run/containerd/containerd.sock"), containerd.WithTimeout(2*time.Minute))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -158,7 +158,7 @@ func enableAll(dir string) error {
 // been killed leave their groups a moment later.
 func (c cgroup) remove() error {
 	var err error
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if err = removeGroup(c.Dir); err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}

@@ -57,6 +57,10 @@ type Options struct {
 // daemons keep there must be able to have an overlay on top, and leases.
 var plain = []string{"/var/lib", "/srv"}
 
+// patience bounds what takes no time on a quiet machine; only what never happens
+// takes as long.
+const patience = time.Minute
+
 // Host is a running test host. Its methods are safe for concurrent use.
 type Host struct {
 	Name string
@@ -141,8 +145,8 @@ func (h *Host) start(p plan) error {
 		return nil
 	case <-h.conn.gone:
 		return errors.Join(errors.New("the host did not come up"), h.Close())
-	case <-time.After(30 * time.Second):
-		return errors.Join(errors.New("the host did not come up within 30 s"), h.Close())
+	case <-time.After(patience):
+		return errors.Join(fmt.Errorf("the host did not come up within %s", patience), h.Close())
 	}
 }
 

@@ -189,10 +189,36 @@ func (p *Process) stdio(c Cmd) ([]*os.File, error) {
 			}
 			files = append(files, w)
 			p.after = append(p.after, r)
-			p.copies.Go(func() { io.Copy(out, r) })
+			p.copies.Go(func() { drain(out, r) })
 		}
 	}
 	return files, nil
+}
+
+// drain copies until the pipe ends or its deadline comes; then it takes what the
+// pipe still holds. What a slow machine has not read yet is not lost.
+func drain(out io.Writer, r *os.File) {
+	if _, err := io.Copy(out, r); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return
+	}
+	raw, err := r.SyscallConn()
+	if err != nil {
+		return
+	}
+	b := make([]byte, 64<<10)
+	raw.Control(func(fd uintptr) {
+		// The descriptor does not block: a writer that goes on for ever is bounded
+		// by what a pipe may hold.
+		for range 1 << 20 / len(b) {
+			n, err := unix.Read(int(fd), b)
+			if n <= 0 || err != nil {
+				return
+			}
+			if _, err := out.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	})
 }
 
 func dup(f *os.File) (*os.File, error) {
@@ -204,7 +230,7 @@ func dup(f *os.File) (*os.File, error) {
 }
 
 // drainTime is how long output may go on after a process ended: something it
-// left behind may hold the pipe for ever.
+// left behind may hold the pipe for ever. What is in the pipe by then is read.
 const drainTime = 2 * time.Second
 
 // Wait waits for the end and returns the exit status, 128+n for one that signal
@@ -216,12 +242,17 @@ func (p *Process) Wait() (int, error) {
 	select {
 	case <-drained:
 	case <-time.After(drainTime):
+		for _, r := range p.after {
+			if err := r.SetReadDeadline(time.Now()); err != nil {
+				return 0, err
+			}
+		}
 	}
+	<-drained
 	if err := closeAll(p.after); err != nil {
 		return 0, err
 	}
 	p.after = nil
-	<-drained
 	if p.lost {
 		return 0, fmt.Errorf("process %d: the host %s is gone", p.PID, p.h.Name)
 	}

@@ -160,7 +160,7 @@ func (t *tree) devices() {
 			t.bind(Bind{Source: "/dev/" + name, Target: "/dev/" + name, Writable: true})
 		}
 	}
-	for i := range uint32(8) {
+	for i := range uint32(64) {
 		if t.err == nil {
 			t.do("loop", unix.Mknod(filepath.Join(t.root, fmt.Sprintf("dev/loop%d", i)), unix.S_IFBLK|0o660, int(unix.Mkdev(7, i))))
 		}

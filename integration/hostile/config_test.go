@@ -67,7 +67,7 @@ func meanwhile(s *tamper.Stage, point string, begin, there func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- begin() }()
 	err := errors.New("the point was not reached")
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if _, serr := os.Stat(hit); serr == nil {
 			err = there()
 			break

@@ -3,6 +3,7 @@
 package hostile_test
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"strings"
@@ -21,12 +22,22 @@ func TestMain(m *testing.M) {
 
 const overlayfs = "overlayfs"
 
+// patience bounds what is waited for: only what never happens takes as long.
+const patience = 2 * time.Minute
+
+// patient is the test's context for as long as anything may take.
+func patient(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // turnedAway waits until the log says that something was turned away whose
 // description holds all of words. The agent gathers such things for five seconds.
 func turnedAway(t *testing.T, s *tamper.Stage, words ...string) {
 	t.Helper()
 	var seen []string
-	for deadline := time.Now().Add(12 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		seen = nil
 		err := s.Log(func(r *eventlog.Record) error {
 			if r.Type != "denied" {

@@ -17,12 +17,11 @@ func TestRestoredPeer(t *testing.T) {
 	}
 	sh := func(script string) {
 		t.Helper()
-		if _, err := s.Shell(t.Context(), script); err != nil {
+		if _, err := s.Shell(patient(t), script); err != nil {
 			t.Fatal(err)
 		}
 	}
-	sh("ctr run -d --privileged --with-ns pid:/proc/1/ns/pid --runtime " + node.Sealift + " " + tamper.Name + " moved /bin/busybox sh -c 'while :; do /bin/busybox sleep 1; done' </dev/null >/dev/null 2>&1")
-	sh("ctr container checkpoint --rw --image --task moved checkpoint/moved; ctr task kill -s KILL moved || true; sleep 0.5; ctr task delete moved || true; ctr container delete moved")
+	sh(dump("moved", "--privileged --with-ns pid:/proc/1/ns/pid --runtime "+node.Sealift))
 	sh("ctr container restore --live --rw moved checkpoint/moved </dev/null >/dev/null 2>&1; ctr task ls | grep -q 'moved.*RUNNING'")
 	out, err := s.Node.Run(t.Context(), "ctr", "task", "exec", "--exec-id", "entered", "moved", "/bin/busybox", "nsenter",
 		"-t", "1", "-m", "--", tamper.ProbeAsShim, "try")

@@ -63,13 +63,21 @@ func TestRestoredConfigChanged(t *testing.T) {
 	}
 }
 
+// dump is a script that runs a container, dumps it into an image once it is the
+// program it was asked for, and takes it away when it has ended.
+func dump(id, flags string) string {
+	return "ctr run -d " + flags + " " + tamper.Name + " " + id + ` /bin/busybox sh -c 'while :; do /bin/busybox sleep 1; done' </dev/null >/dev/null 2>&1
+until pgrep -f '^/bin/busybox sh -c while'; do sleep 0.05; done
+ctr container checkpoint --rw --image --task ` + id + ` checkpoint/` + id + `
+ctr task kill -s KILL ` + id + ` || true
+while ctr task ls | grep '^` + id + ` .*RUNNING'; do sleep 0.05; done
+ctr task delete ` + id + ` || true; ctr container delete ` + id
+}
+
 // dumped makes a container, dumps it, and returns the checkpoint.
 func dumped(t *testing.T, s *tamper.Stage, id, runtime string) containerd.Image {
 	t.Helper()
-	_, err := s.Shell(t.Context(), "ctr run -d --runtime "+runtime+" "+tamper.Name+" "+id+` /bin/busybox sh -c 'while :; do /bin/busybox sleep 1; done' </dev/null >/dev/null 2>&1
-ctr container checkpoint --rw --image --task `+id+` checkpoint/`+id+`
-ctr task kill -s KILL `+id+` || true; sleep 0.5; ctr task delete `+id+` || true; ctr container delete `+id)
-	if err != nil {
+	if _, err := s.Shell(patient(t), dump(id, "--runtime "+runtime)); err != nil {
 		t.Fatal(err)
 	}
 	img, err := s.Client.GetImage(namespaces.WithNamespace(t.Context(), "default"), "checkpoint/"+id)

@@ -37,7 +37,7 @@ func burst(message json.RawMessage) ([]byte, error) {
 		done.Go(func() {
 			ready.Done()
 			<-barrier
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
 			r, err := c.Launch(ctx, m)
 			if err == nil && r.GetCommitted() == nil {

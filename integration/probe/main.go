@@ -73,7 +73,7 @@ func try(args []string) error {
 }
 
 func hello(c net.Conn) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	t := ttrpc.NewClient(c)
 	defer t.Close()
@@ -179,7 +179,7 @@ func serve(r io.Reader, w io.Writer) error {
 }
 
 func call(c *node.Client, q Request) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var resp proto.Message
 	var err error

@@ -238,7 +238,7 @@ func task(ctx context.Context, c containerd.Container) error {
 	}
 	select {
 	case <-wait:
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		return errors.New("the task does not end")
 	}
 	_, err = task.Delete(ctx)

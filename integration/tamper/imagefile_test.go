@@ -95,7 +95,7 @@ func TestImageFileEdited(t *testing.T) {
 // changed: the agent still holds the lease.
 func (p *packed) whileWritten(t *testing.T, done <-chan error) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
 		select {
 		case err := <-done:
 			if err != nil {

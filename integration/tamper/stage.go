@@ -26,6 +26,10 @@ import (
 	"github.com/sealift/sealift/measure/eventlog"
 )
 
+// patience bounds what is waited for: only what never happens takes as long, on
+// however busy a machine.
+const patience = time.Minute
+
 // Stage is a node with the images at hand, and the means to look into it and
 // reach under it from outside. Every containerd namespace has layers of its own,
 // so that a change in one is none in another.
@@ -91,7 +95,7 @@ func (s *Stage) Connect() (err error) {
 			return err
 		}
 	}
-	s.Client, err = containerd.New(s.Inside("/run/containerd/containerd.sock"), containerd.WithTimeout(20*time.Second))
+	s.Client, err = containerd.New(s.Inside("/run/containerd/containerd.sock"), containerd.WithTimeout(patience))
 	return err
 }
 
@@ -180,7 +184,7 @@ func (s *Stage) Policy(ctx context.Context, name, text string) error {
 	if err := s.WritePolicy(ctx, name, text); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if n, err := count(); err != nil || n > before {
 			return err
 		}
@@ -197,7 +201,7 @@ func (s *Stage) Run(ctx context.Context, ns, id string, flags []string, args ...
 // Left names whatever there still is of a container that was refused.
 func (s *Stage) Left(ctx context.Context, ns, id string) error {
 	var err error
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		if err = s.left(ctx, ns, id); err == nil || time.Now().After(deadline) {
 			return err
 		}
