@@ -1,12 +1,16 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // CriuConfig is the annotation by which runc takes a CRIU configuration file.
@@ -66,14 +70,15 @@ func (p Protected) Check(spec *specs.Spec, bundle string) []Violation {
 
 func (p Protected) checkMounts(spec *specs.Spec, bundle string) []Violation {
 	var out []Violation
+	known := p.aliases()
 	add := func(subject, source string, isMount bool) {
-		if reached, how := p.reaches(source, bundle); reached != "" {
+		if reached, how := p.reaches(known, source, bundle); reached != "" {
 			v := Violation{
 				Code: "mount-sealift", Subject: subject,
 				Message: fmt.Sprintf("%s %s, which no container may see", how, reached),
 				Hint:    "mount only the directories the container needs",
 			}
-			if how == above && isMount {
+			if how == contains && isMount {
 				v.Code = CodeMountAbove
 				v.Hint += "; a workload that must see the whole host needs level privileged in a WorkloadPolicy"
 			}
@@ -134,7 +139,7 @@ func isBind(m specs.Mount) bool {
 }
 
 // reaches says which protected path a bind of source would show, and how.
-func (p Protected) reaches(source, bundle string) (path, how string) {
+func (p Protected) reaches(a *aliases, source, bundle string) (path, how string) {
 	if source == "" {
 		return "", ""
 	}
@@ -154,53 +159,102 @@ func (p Protected) reaches(source, bundle string) (path, how string) {
 			case within(c, protected):
 				return protected, "is within"
 			case within(protected, c):
-				return protected, above
+				return protected, contains
 			}
 		}
-		if path, how := p.alias(c); path != "" {
+		if path, how := a.find(c); path != "" {
 			return path, how
 		}
 	}
 	return "", ""
 }
 
-// alias finds out whether source, or a directory above it, is a protected path
-// under another name, or source one that holds it.
-func (p Protected) alias(source string) (path, how string) {
+// aliases knows the protected paths by what they are, for the length of one
+// Check. A specification may name thousands of paths with thousands of directories
+// each: what was looked at once is not looked at again.
+type aliases struct {
+	identify    func(string) (FileID, error)
+	self, holds map[FileID]string
+	seen        map[string]identified
+}
+
+type identified struct {
+	id  FileID
+	err error
+}
+
+func (p Protected) aliases() *aliases {
 	if p.Identify == nil {
-		return "", ""
+		return nil
 	}
-	self := map[FileID]string{}
-	holds := map[FileID]string{}
+	a := &aliases{identify: p.Identify, self: map[FileID]string{}, holds: map[FileID]string{}, seen: map[string]identified{}}
 	for _, protected := range p.Paths {
 		if id, err := p.Identify(protected); err == nil {
-			self[id] = protected
+			a.self[id] = protected
 		}
 		for dir := protected; dir != "/"; {
 			dir = filepath.Dir(dir)
 			if id, err := p.Identify(dir); err == nil {
-				holds[id] = protected
+				a.holds[id] = protected
 			}
 		}
 	}
-	for at := source; ; at = filepath.Dir(at) {
-		// What cannot be looked at cannot be mounted either.
-		if id, err := p.Identify(at); err == nil {
-			if protected, ok := self[id]; ok {
-				return protected, "is within another name of"
-			}
-			if protected, ok := holds[id]; ok && at == source {
-				return protected, above
+	return a
+}
+
+func (a *aliases) look(path string) (FileID, error) {
+	x, ok := a.seen[path]
+	if !ok {
+		x.id, x.err = a.identify(path)
+		a.seen[path] = x
+	}
+	return x.id, x.err
+}
+
+// find finds out whether source, or a directory above it, is a protected path
+// under another name, or source one that holds it. It goes down from the root:
+// where a directory is missing, nothing below it can be mounted.
+func (a *aliases) find(source string) (path, how string) {
+	if a == nil {
+		return "", ""
+	}
+	for at := range above(source) {
+		id, err := a.look(at)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENAMETOOLONG) {
+			break
+		}
+		if err != nil {
+			continue // what cannot be looked at cannot be mounted either
+		}
+		if protected, ok := a.self[id]; ok {
+			path, how = protected, "is within another name of"
+		} else if protected, ok := a.holds[id]; ok && at == source {
+			path, how = protected, contains
+		}
+	}
+	return path, how
+}
+
+// above gives the directories above a clean path, from the root down, and then
+// the path itself.
+func above(path string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if strings.HasPrefix(path, "/") && !yield("/") {
+			return
+		}
+		for i := 1; i < len(path); i++ {
+			if path[i] == '/' && !yield(path[:i]) {
+				return
 			}
 		}
-		if at == "/" || at == "." {
-			return "", ""
+		if path != "/" {
+			yield(path)
 		}
 	}
 }
 
-// above is how a directory that holds a protected path reaches it.
-const above = "contains"
+// contains is how a directory that holds a protected path reaches it.
+const contains = "contains"
 
 // within says whether path is dir or below it; both are clean and absolute.
 func within(path, dir string) bool {

@@ -3,8 +3,11 @@ package runtime
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -157,6 +160,62 @@ func TestWithStrict(t *testing.T) {
 	for i := range got {
 		if got[i] != want[i] {
 			t.Fatalf("%v, want %v", got, want)
+		}
+	}
+}
+
+// A tenant chooses how many mounts a specification has and how long their sources
+// are; it may not choose how long everybody waits.
+func TestCheckOfManyLongSources(t *testing.T) {
+	looked := 0
+	p := Protected{Paths: []string{RunDir, State}, Identify: func(path string) (FileID, error) {
+		looked++
+		if path == "/" || path == "/srv" {
+			return FileID{Ino: uint64(len(path))}, nil
+		}
+		return FileID{}, fs.ErrNotExist
+	}}
+	s := specOf(t, `{}`)
+	const mounts = 1000
+	for i := range mounts {
+		s.Mounts = append(s.Mounts, specs.Mount{Type: "bind", Destination: "/d", Options: []string{"bind"},
+			Source: fmt.Sprintf("/srv/%d/%s", i, strings.Repeat("n/", 1000))})
+	}
+	if v := p.Check(s, "/bundle"); len(v) != 0 {
+		t.Errorf("%v", v[0])
+	}
+	if looked > 2*mounts {
+		t.Errorf("%d mounts: %d looks at the file system", mounts, looked)
+	}
+}
+
+// A protected path is known by what it is, also far down a path, and the deepest
+// of several names counts.
+func TestCheckKnowsAliases(t *testing.T) {
+	p := Protected{Paths: []string{"/run/sealift", "/var/lib/sealift"}, Identify: func(path string) (FileID, error) {
+		switch path {
+		case "/run/sealift", "/srv/a/run":
+			return FileID{Ino: 1}, nil
+		case "/var/lib/sealift", "/srv/a/run/b":
+			return FileID{Ino: 2}, nil
+		case "/run", "/srv/above":
+			return FileID{Ino: 3}, nil
+		case "/", "/srv", "/srv/a", "/srv/above/x":
+			return FileID{Ino: 100 + uint64(len(path))}, nil
+		case "/srv/unreadable":
+			return FileID{}, fs.ErrPermission
+		case "/srv/unreadable/run":
+			return FileID{Ino: 1}, nil
+		}
+		return FileID{}, fs.ErrNotExist
+	}}
+	for source, want := range map[string]string{
+		"/srv/a/run": "/run/sealift", "/srv/a/run/node.sock": "/run/sealift", "/srv/a/run/b": "/var/lib/sealift",
+		"/srv/a/run/b/log/1": "/var/lib/sealift", "/srv/above": "/run/sealift", "/srv/unreadable/run": "/run/sealift",
+		"/srv/above/x": "", "/srv/a": "", "/srv/none/run": "",
+	} {
+		if got, how := p.reaches(p.aliases(), source, "/bundle"); got != want {
+			t.Errorf("%s reaches %q (%s), want %q", source, got, how, want)
 		}
 	}
 }
