@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sealift/sealift/attest/verify"
@@ -80,7 +81,7 @@ func TestOverPipe(t *testing.T) {
 func TestMuchDataArrivesWhole(t *testing.T) {
 	w := newWorld()
 	// Proofs between the data, many and big.
-	often := func(c *Config) { c.Interval, c.Patience = 5*time.Millisecond, 20*time.Second }
+	often := func(c *Config) { c.Interval, c.Patience = 5*time.Millisecond, time.Minute }
 	hosts := []*host{w.host(t, "a"), w.host(t, "b")}
 	hosts[0].pad = 100 << 10
 	client, server := pair(t, hosts[0].endpoint(t, often), hosts[1].endpoint(t, often))
@@ -107,10 +108,13 @@ func TestMuchDataArrivesWhole(t *testing.T) {
 }
 
 // An application that does not read keeps nobody from proving.
-func TestProofsPassStalledData(t *testing.T) {
+func TestProofsPassStalledData(t *testing.T) { synctest.Test(t, proofsPassStalledData) }
+
+func proofsPassStalledData(t *testing.T) {
 	w := newWorld()
 	a, b := w.host(t, "a"), w.host(t, "b")
-	client, server := pair(t, a.endpoint(t, nil), b.endpoint(t, nil))
+	cw, sw := network(t)
+	client, server := pairOver(t, a.endpoint(t, nil), b.endpoint(t, nil), cw, sw)
 	client.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 	n, err := client.Write(make([]byte, 2*defaultWindow))
 	if !errors.Is(err, os.ErrDeadlineExceeded) || n != defaultWindow {
@@ -154,7 +158,7 @@ func TestDeadlines(t *testing.T) {
 func TestProvenAgainInTime(t *testing.T) {
 	w := newWorld()
 	a, b := w.host(t, "a"), w.host(t, "b")
-	often := func(c *Config) { c.Interval, c.Patience = 20*time.Millisecond, 5*time.Second }
+	often := func(c *Config) { c.Interval, c.Patience = 20*time.Millisecond, time.Minute }
 	client, _ := pair(t, a.endpoint(t, often), b.endpoint(t, often))
 	within(t, "five proofs each", func() bool { return a.quotes.Load() > 5 && b.quotes.Load() > 5 })
 	if err := client.Err(); err != nil {

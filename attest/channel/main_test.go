@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 			os.Exit(code)
 		}
 	}
-	for until := time.Now().Add(5 * time.Second); code == 0; time.Sleep(20 * time.Millisecond) {
+	for until := time.Now().Add(time.Minute); code == 0; time.Sleep(20 * time.Millisecond) {
 		g, f := runtime.NumGoroutine(), descriptors()
 		// The poller's own descriptors come with the first connection.
 		if g <= goroutines && f <= files+4 {

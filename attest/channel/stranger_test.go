@@ -45,7 +45,7 @@ func (s *stranger) try(k kind, parts ...[]byte) error {
 }
 
 func (s *stranger) next() (kind, []byte, error) {
-	if err := s.net.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := s.net.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		return 0, nil, err
 	}
 	return readFrame(s.in, s.buf)
