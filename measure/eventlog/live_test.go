@@ -62,7 +62,7 @@ func TestWatchFindsForeignExtend(t *testing.T) {
 
 func await(t testing.TB, l *eventlog.Log, want eventlog.Name, more ...func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		ok := l.State().Name == want
 		for _, f := range more {
@@ -101,15 +101,15 @@ func TestTPMRestartWhileRunning(t *testing.T) {
 		close(seen)
 	}()
 	x.Kill()
-	start := time.Now()
 	_, err := l.Append(t.Context(), event("default", "b"))
 	var away *eventlog.UnavailableError
 	if !errors.As(err, &away) || away.State.Cause != eventlog.CauseTPM || !strings.Contains(err.Error(), "hint:") {
 		t.Fatalf("append without a TPM: %v", err)
 	}
-	if took := time.Since(start); took > 2*time.Second {
-		t.Errorf("refused after %v", took)
-	}
+	refusedAtOnce(t, func() error {
+		_, err := l.Append(t.Context(), event("default", "b"))
+		return err
+	})
 	if s := l.State(); s.Name != eventlog.Unavailable || s.AllowsStarts() {
 		t.Errorf("state %+v", s)
 	}
@@ -193,7 +193,6 @@ func TestUnbornEpoch(t *testing.T) {
 func TestNothingLeaks(t *testing.T) {
 	c := config(t, t.TempDir(), swtpmtest.Start(t).Device())
 	count := func() (int, int) {
-		time.Sleep(50 * time.Millisecond) // the idle socket is let go
 		fds, err := os.ReadDir("/proc/self/fd")
 		if err != nil {
 			t.Fatal(err)
@@ -207,7 +206,14 @@ func TestNothingLeaks(t *testing.T) {
 		add(t, l, event("default", "a"))
 		closeLog(t, l)
 	}
-	if f, r := count(); f > fds || r > routines {
-		t.Errorf("%d descriptors and %d goroutines, before %d and %d", f, r, fds, routines)
+	// The idle socket is let go a moment later; a leak stays.
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		f, r := count()
+		if f <= fds && r <= routines {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d descriptors and %d goroutines, before %d and %d", f, r, fds, routines)
+		}
 	}
 }

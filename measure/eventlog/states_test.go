@@ -317,7 +317,7 @@ func (forgetful) Extend(context.Context, int, tpm.Values) error { return nil }
 // once it has found out.
 func cutOut(t *testing.T, dir string) []byte {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		kept, err := filepath.Glob(filepath.Join(dir, "epochs", "*", "tail-*"))
 		if err != nil {
