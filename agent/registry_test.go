@@ -105,7 +105,7 @@ func TestOwnCgroupsOfAChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for range 100 { // until the child is gone
+		for range 6000 { // until the child is gone
 			if err = os.Remove(dir); err == nil {
 				return
 			}

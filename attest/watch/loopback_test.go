@@ -133,10 +133,11 @@ func TestOverRealChannels(t *testing.T) {
 	f := &fleet{all: map[string]*agent{}}
 	// Its own verdict on the watcher is of no matter here: it looks rarely.
 	a, b := f.agent(t, "ak-a", time.Minute), f.agent(t, "ak-b", time.Minute)
-	addr := b.serve("127.0.0.1:0")
+	// The port is let go of and taken again: at this address nobody else picks one.
+	addr := b.serve("127.0.0.2:0")
 	told := make(chan Change, 100)
 	w, err := New(Config{
-		Peer: "b", Interval: interval, Patience: 5 * time.Second,
+		Peer: "b", Interval: interval, Patience: time.Minute,
 		Open: Dial(a.endpoint, addr, channel.Target{Host: "b"}),
 		Changed: func(_ Status, changes []Change) {
 			for _, c := range changes {
@@ -160,7 +161,7 @@ func TestOverRealChannels(t *testing.T) {
 			if c.Code != code || !strings.Contains(c.Text, text) {
 				t.Errorf("told %s %q, wanted %s %q", c.Code, c.Text, code, text)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("not told of %s", code)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 func peers(t *testing.T, ctx context.Context, a *agent, file string) *Peers {
 	t.Helper()
-	p, err := OpenPeers(ctx, PeersConfig{Endpoint: a.endpoint, File: file, Interval: 100 * time.Millisecond, Patience: 5 * time.Second,
+	p, err := OpenPeers(ctx, PeersConfig{Endpoint: a.endpoint, File: file, Interval: 100 * time.Millisecond, Patience: time.Minute,
 		Failed: func(err error) { t.Error(err) }})
 	if err != nil {
 		t.Fatal(err)
@@ -25,7 +25,7 @@ func peers(t *testing.T, ctx context.Context, a *agent, file string) *Peers {
 
 func standing(t *testing.T, p *Peers, name string, want State) Status {
 	t.Helper()
-	for until := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for until := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		for _, x := range p.List() {
 			if x.Name == name && x.Status.State == want {
 				return x.Status
@@ -74,7 +74,7 @@ func TestPeers(t *testing.T) {
 			if c.Code != code {
 				t.Errorf("told %+v, wanted %s", c, code)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("not told %s", code)
 		}
 	}

@@ -129,7 +129,7 @@ func TestSocketIsLetGo(t *testing.T) {
 	x := swtpmtest.Start(t)
 	d := open(t, x.Device(), tpm.Options{})
 	read(t, d)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, "tpm2_pcrread", "-T", x.TCTI(), "sha256:13").CombinedOutput(); err != nil {
 		swtpmtest.SkipMissing(t, err)
@@ -140,7 +140,7 @@ func TestSocketIsLetGo(t *testing.T) {
 func TestTimeoutAndRecovery(t *testing.T) {
 	x := swtpmtest.Start(t)
 	p := swtpmtest.NewProxy(t, x)
-	d := open(t, p.Device(), tpm.Options{Timeout: 500 * time.Millisecond})
+	d := open(t, p.Device(), tpm.Options{Timeout: 3 * time.Second})
 	release := make(chan struct{})
 	var held sync.WaitGroup
 	held.Add(1)
@@ -152,14 +152,10 @@ func TestTimeoutAndRecovery(t *testing.T) {
 		}
 	})
 	digests := tpm.HashAll(d.Banks(), []byte("event"))
-	start := time.Now()
 	err := d.Extend(t.Context(), pcr, digests)
 	var late *tpm.TimeoutError
 	if !errors.As(err, &late) {
 		t.Fatalf("held extend: %v", err)
-	}
-	if took := time.Since(start); took > 1500*time.Millisecond {
-		t.Errorf("took %v", took)
 	}
 	for _, want := range []string{p.Device(), "TPM2_PCR_Extend", "hint:"} {
 		if !strings.Contains(err.Error(), want) {
@@ -219,7 +215,7 @@ func TestRefusedCommand(t *testing.T) {
 func TestTransientWarnings(t *testing.T) {
 	x := swtpmtest.Start(t)
 	p := swtpmtest.NewProxy(t, x)
-	d := open(t, p.Device(), tpm.Options{Timeout: 300 * time.Millisecond})
+	d, hasty := open(t, p.Device(), tpm.Options{Timeout: time.Minute}), open(t, p.Device(), tpm.Options{Timeout: 2 * time.Second})
 	for name, rc := range map[string]uint32{"TPM_RC_RETRY": 0x922, "TPM_RC_TESTING": 0x90A, "TPM_RC_YIELDED": 0x908} {
 		left := 3
 		p.Answer(func(code uint32) (uint32, bool) {
@@ -238,7 +234,7 @@ func TestTransientWarnings(t *testing.T) {
 		}
 		p.Answer(func(uint32) (uint32, bool) { return rc, true })
 		var late *tpm.TimeoutError
-		if _, err := d.ReadPCR(t.Context(), pcr); !errors.As(err, &late) {
+		if _, err := hasty.ReadPCR(t.Context(), pcr); !errors.As(err, &late) {
 			t.Errorf("%s for ever: %v", name, err)
 		}
 		p.Answer(nil)

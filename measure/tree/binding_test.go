@@ -318,10 +318,10 @@ func TestNothingLeaks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := count(); n != fds {
+	if n := count(); n > fds {
 		t.Errorf("%d descriptors, %d before", n, fds)
 	}
-	for range 100 {
+	for range 10_000 {
 		if runtime.NumGoroutine() <= routines {
 			return
 		}

@@ -13,8 +13,7 @@ import (
 func TestChangeTimeInTheFuture(t *testing.T) {
 	m := &measurer{before: coarseNow()}
 	future := identity{ctime: coarseNow() + int64(time.Hour)}
-	start := time.Now()
-	if m.waitTick(future.ctime) || time.Since(start) > time.Second {
+	if m.waitTick(future.ctime) { // it would take an hour
 		t.Error("waited for the future")
 	}
 	if !m.fresh(&future) {
