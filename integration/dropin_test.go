@@ -72,7 +72,7 @@ func inputAndOutput(s subject) {
 }
 
 func terminal(s subject) {
-	out := s.sh(`script -qec "ctr run --rm -t --runtime %s %s tty sh -c 'tty; stty size'" /dev/null </dev/null`, s.ctr, image.TinyName)
+	out := s.said(`script -qec "ctr run --rm -t --runtime %s %s tty sh -c 'tty; stty size'" /dev/null </dev/null | tr -d '^@\r'`, s.ctr, image.TinyName)
 	if !strings.Contains(out, "/dev/pts/0") && !strings.Contains(out, "/dev/console") {
 		s.t.Errorf("no terminal inside: %q", out)
 	}

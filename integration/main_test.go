@@ -88,6 +88,19 @@ func (s subject) sh(format string, args ...any) string {
 	return strings.TrimSpace(out)
 }
 
+// said is sh for a container that ends as soon as it has said something. ctr now
+// and then loses all of what such a one wrote, where it had not opened its pipes
+// by then, with the stock shim too: then it is run anew.
+func (s subject) said(format string, args ...any) (out string) {
+	s.t.Helper()
+	for range 5 {
+		if out = s.sh(format, args...); out != "" {
+			break
+		}
+	}
+	return out
+}
+
 // create starts a container that stays and returns its pid. Further arguments
 // are the driver's.
 func (s subject) create(id string, args ...string) string {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sealift/sealift/attest/evidence"
 	"github.com/sealift/sealift/attest/imalog"
 	"github.com/sealift/sealift/attest/verify"
@@ -82,11 +84,22 @@ func TestSearchIsBounded(t *testing.T) {
 		t.Fatal("too long to be looked at")
 	}
 	b := w.host.evidence(ask{nonce: nonce, quote: func(*attested) { w.host.chip.pcrs[14] = w.host.chip.pcrs[13] }})
-	start := time.Now()
+	start := processorTime(t)
 	refused(t, w.appraise(b), "replay")
-	if d := time.Since(start); d > 30*time.Second {
+	if d := processorTime(t) - start; d > 30*time.Second {
 		t.Errorf("it took %v", d)
 	}
+}
+
+// processorTime is what this process has used of processors: how long something
+// takes depends on what else a machine does, what it costs does not.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // A verdict is a function of its input: twice the same, and nothing is changed.

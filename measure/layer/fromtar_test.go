@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sealift/sealift/measure/layer"
 )
 
@@ -138,7 +140,7 @@ func TestFromTarDeepPaths(t *testing.T) {
 	for i := range 500 {
 		entries = append(entries, file(fmt.Sprintf("%sf%d", deep, i), ""))
 	}
-	start := time.Now()
+	start := processorTime(t)
 	if m := fromTar(t, entries...); len(m.Records) != 2500 {
 		t.Errorf("%d records", len(m.Records))
 	}
@@ -155,9 +157,20 @@ func TestFromTarDeepPaths(t *testing.T) {
 	if !errors.As(err, &m) || m.Reason != layer.ReasonTooMany {
 		t.Errorf("got %v", err)
 	}
-	if d := time.Since(start); d > time.Minute {
+	if d := processorTime(t) - start; d > time.Minute {
 		t.Errorf("took %v", d)
 	}
+}
+
+// processorTime is what this process has used of processors: how long something
+// takes depends on what else a machine does, what it costs does not.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func FuzzFromTar(f *testing.F) {
