@@ -134,7 +134,7 @@ func pauses(s subject) {
 func kills(s subject) {
 	s.create("kill", "--", "sh", "-c", `trap "exit 42" TERM; touch /trapped; while :; do sleep 0.1; done`)
 	// Until then the signal would be ignored: it is the first process of its namespace.
-	s.eventually("the trap is set", "test -e /proc/$(pgrep -f '^sh -c trap')/root/trapped")
+	s.eventually("the trap is set", "test -e /proc/$(pgrep -o -f '^sh -c trap')/root/trapped")
 	s.sh("ctr task exec -d --exec-id bystander kill sleep 600 </dev/null")
 	s.sh("ctr task kill -s TERM kill")
 	s.eventually("it ended", "ctr task ls | grep -q 'kill .*STOPPED'")

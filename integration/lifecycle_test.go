@@ -31,7 +31,7 @@ func TestDaemonRestart(t *testing.T) {
 					if err := n.Containerd.Kill(); err != nil {
 						t.Fatal(err)
 					}
-					s.sh("touch /proc/$(pgrep -f '^sh -c while')/root/go")
+					s.sh("touch /proc/$(pgrep -o -f '^sh -c while')/root/go")
 					s.eventually("it ended", "! pgrep -f '^sh -c while'")
 					if err := n.StartContainerd(t.Context()); err != nil {
 						t.Fatal(err)
