@@ -2,6 +2,7 @@ package chain
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
@@ -19,6 +20,11 @@ var overlayOptions = map[string]bool{
 	"redirect_dir=nofollow": true, "redirect_dir=off": true,
 	"xino=off": true, "xino=on": true, "xino=auto": true, "nfs_export=off": true, "uuid=off": true, "uuid=null": true, "uuid=auto": true, "uuid=on": true,
 }
+
+// labelOption is SELinux's label of the mount. The kernel takes the options as one
+// text and parts it at commas, so that only quotes may hold one, and nothing in
+// them may pass for an option of its own.
+var labelOption = regexp.MustCompile(`^context=([A-Za-z0-9_.:-]+|"[A-Za-z0-9_.:,-]+")$`)
 
 func parseOverlay(m *nodev1.Mount) (*Chain, error) {
 	c := &Chain{Kind: Overlay}
@@ -41,11 +47,11 @@ func parseOverlay(m *nodev1.Mount) (*Chain, error) {
 		case "workdir":
 			c.Work = val
 		default:
-			if !overlayOptions[o] && !c.idMap(o) && key != "context" {
+			if !overlayOptions[o] && !labelOption.MatchString(o) && !c.idMap(o) {
 				return nil, badOption("overlay", o)
 			}
-			if o == "ro" {
-				c.ReadOnly = true
+			if o == "ro" || o == "rw" {
+				c.ReadOnly = o == "ro" // the last one holds
 			}
 			c.Options = append(c.Options, o)
 		}
@@ -63,10 +69,23 @@ func parseOverlay(m *nodev1.Mount) (*Chain, error) {
 		c.ReadOnly = true
 		return c, nil
 	}
-	if err := checkDir(c.Upper); err != nil {
+	if err := checkOverlayDir(c.Upper); err != nil {
 		return nil, err
 	}
-	return c, checkDir(c.Work)
+	return c, checkOverlayDir(c.Work)
+}
+
+// checkOverlayDir refuses a directory whose name the kernel does not read as one:
+// it parts all options at commas, and a backslash takes a comma's meaning away.
+// "/u,lowerdir=/evil" is one directory to whoever looks at it and two options to
+// the mount.
+func checkOverlayDir(dir string) error {
+	if strings.ContainsAny(dir, `,\`) {
+		return &Problem{Code: "mount-option", Subject: "rootfs overlay mount",
+			Message: fmt.Sprintf("directory %q has a comma or a backslash, at which the kernel parts mount options", dir),
+			Hint:    "move the snapshotter's root to a path without them"}
+	}
+	return checkDir(dir)
 }
 
 // setLowers splits lowerdir, which the kernel reads top first.
@@ -86,7 +105,7 @@ func (c *Chain) setLowers(lower string) error {
 	seen := map[string]bool{}
 	for i := len(dirs) - 1; i >= 0; i-- {
 		d := dirs[i]
-		if err := checkDir(d); err != nil {
+		if err := checkOverlayDir(d); err != nil {
 			return err
 		}
 		if seen[d] {
