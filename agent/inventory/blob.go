@@ -20,6 +20,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc/backoff"
+
+	"github.com/sealift/sealift/measure/reference"
 )
 
 // quickBackoff lets a daemon that was restarted be found again at once.
@@ -157,7 +159,7 @@ func (d *Daemon) Tar(ctx context.Context, ns string, l Layer) (*Tar, error) {
 		t.plain = l.DiffID.Algorithm().Digester()
 	}
 	t.raw = bufio.NewReaderSize(io.TeeReader(rc, t.compressed.Hash()), 1<<20)
-	magic, err := t.raw.Peek(4)
+	magic, err := t.raw.Peek(8)
 	if err != nil && !errors.Is(err, io.EOF) {
 		rc.Close()
 		return nil, fmt.Errorf("blob %s: %w", l.Blob, err)
@@ -170,7 +172,7 @@ func (d *Daemon) Tar(ctx context.Context, ns string, l Layer) (*Tar, error) {
 			return nil, errors.Join(cmp.Or(t.verifyBlob(), fmt.Errorf("blob %s: gzip: %w", l.Blob, err)), rc.Close())
 		}
 		plain = z
-	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+	case reference.IsZstd(magic):
 		z, err := zstd.NewReader(t.raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
 		if err != nil {
 			rc.Close()

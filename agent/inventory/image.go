@@ -8,10 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"sync"
 
-	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -66,22 +64,9 @@ func (d *Daemon) Image(ctx context.Context, ns, name, snapshotter, snapshot stri
 	if err != nil {
 		return nil, err
 	}
-	all, err := d.candidates(ctx, ns, digest.Digest(target), mediaType)
+	chosen, err := d.choose(ctx, ns, digest.Digest(target), mediaType, snapshotter, snapshot)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", name, err)
-	}
-	chosen := all[0]
-	if len(all) > 1 && snapshot != "" {
-		parent, err := d.parent(ctx, ns, snapshotter, snapshot)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return nil, err
-		}
-		for _, c := range all {
-			if ids := c.ChainIDs(); len(ids) > 0 && ids[len(ids)-1] == parent {
-				chosen = c
-				break
-			}
-		}
 	}
 	if err := d.unchanged(ctx, ns, chosen); err != nil {
 		return nil, fmt.Errorf("image %s: %w", name, err)
@@ -89,6 +74,45 @@ func (d *Daemon) Image(ctx context.Context, ns, name, snapshotter, snapshot stri
 	out := *chosen
 	out.Name = name
 	return &out, nil
+}
+
+// choose picks the candidate on whose layers the snapshot claims to stand, else
+// the best platform's. Of an index, another platform's image may have been pulled
+// since it was read: what is known of it is enough only for a snapshot that
+// stands on a known candidate.
+func (d *Daemon) choose(ctx context.Context, ns string, target digest.Digest, mediaType, snapshotter, snapshot string) (*Image, error) {
+	all, cached, err := d.candidates(ctx, ns, target, mediaType)
+	if err != nil {
+		return nil, err
+	}
+	if len(all.images) == 1 && all.whole {
+		return all.images[0], nil
+	}
+	parent := ""
+	if snapshot != "" {
+		if parent, err = d.parent(ctx, ns, snapshotter, snapshot); err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+	}
+	if i := all.on(parent); i != nil {
+		return i, nil
+	}
+	if cached && !all.whole {
+		d.images.drop(target)
+		now, _, err := d.candidates(ctx, ns, target, mediaType)
+		switch {
+		case errors.Is(err, ErrNotFound): // its content is gone; what is known of it stays true
+			d.images.put(target, all)
+		case err != nil:
+			return nil, err
+		default:
+			all = now
+		}
+	}
+	if i := all.on(parent); i != nil {
+		return i, nil
+	}
+	return all.images[0], nil
 }
 
 // unchanged looks again at the blobs that say what an image is. What is known of
@@ -132,39 +156,57 @@ func readBounded(file string) ([]byte, error) {
 // ByManifest resolves a manifest that was seen before, if its content is still
 // there or known.
 func (d *Daemon) ByManifest(ctx context.Context, ns string, manifest digest.Digest) (*Image, error) {
-	all, err := d.candidates(ctx, ns, manifest, ocispec.MediaTypeImageManifest)
+	all, _, err := d.candidates(ctx, ns, manifest, ocispec.MediaTypeImageManifest)
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", manifest, err)
 	}
-	return all[0], nil
+	return all.images[0], nil
 }
 
-// candidates returns the images that target can mean on this host, best
-// platform first, never none without an error.
-func (d *Daemon) candidates(ctx context.Context, ns string, target digest.Digest, mediaType string) ([]*Image, error) {
-	if c := d.images.get(target); c != nil {
-		return c, nil
+// candidates are the images that a target can mean, never none.
+type candidates struct {
+	images []*Image // best platform first
+	// whole says that nothing that the target lists was missing.
+	whole bool
+}
+
+// on returns the candidate whose layers end in the snapshot name.
+func (c candidates) on(name string) *Image {
+	for _, i := range c.images {
+		if ids := i.ChainIDs(); len(ids) > 0 && ids[len(ids)-1] == name {
+			return i
+		}
+	}
+	return nil
+}
+
+// candidates returns the images that target can mean on this host, and whether
+// they were known already.
+func (d *Daemon) candidates(ctx context.Context, ns string, target digest.Digest, mediaType string) (candidates, bool, error) {
+	if c, ok := d.images.get(target); ok {
+		return c, true, nil
 	}
 	if err := target.Validate(); err != nil {
-		return nil, fmt.Errorf("target %q: %w", target, err)
+		return candidates{}, false, fmt.Errorf("target %q: %w", target, err)
 	}
 	b, err := d.metadata(ctx, ns, target)
 	if err != nil {
-		return nil, err
+		return candidates{}, false, err
 	}
-	var out []*Image
+	out := candidates{whole: true}
 	if isIndex(mediaType, b) {
-		out, err = d.fromIndex(ctx, ns, target, b)
+		r := indexReader{read: func(dgst digest.Digest) ([]byte, error) { return d.metadata(ctx, ns, dgst) }, target: target}
+		out, err = r.candidates(b)
 	} else {
 		var i *Image
-		i, _, err = d.fromManifest(ctx, ns, target, b)
-		out = []*Image{i}
+		i, _, err = fromManifest(target, b, func(dgst digest.Digest) ([]byte, error) { return d.metadata(ctx, ns, dgst) })
+		out.images = []*Image{i}
 	}
 	if err != nil {
-		return nil, err
+		return candidates{}, false, err
 	}
 	d.images.put(target, out)
-	return out, nil
+	return out, false, nil
 }
 
 func isIndex(mediaType string, b []byte) bool {
@@ -178,77 +220,15 @@ func isIndex(mediaType string, b []byte) bool {
 	return json.Unmarshal(b, &probe) == nil && probe.Manifests != nil
 }
 
-func (d *Daemon) fromIndex(ctx context.Context, ns string, target digest.Digest, b []byte) ([]*Image, error) {
-	var idx ocispec.Index
-	if err := json.Unmarshal(b, &idx); err != nil {
-		return nil, fmt.Errorf("index %s: %w", target, err)
-	}
-	type candidate struct {
-		image *Image
-		p     ocispec.Platform
-	}
-	var found []candidate
-	var missing error = ErrNotFound
-	for _, m := range idx.Manifests {
-		if m.Annotations["vnd.docker.reference.type"] == "attestation-manifest" {
-			continue
-		}
-		mb, err := d.metadata(ctx, ns, m.Digest)
-		if errors.Is(err, ErrNotFound) {
-			missing = err
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		i, p, err := d.fromManifest(ctx, ns, m.Digest, mb)
-		if errors.Is(err, ErrNotFound) {
-			missing = err
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if m.Platform != nil {
-			p = *m.Platform
-		}
-		i.Target = target
-		found = append(found, candidate{i, p})
-	}
-	if len(found) == 0 {
-		return nil, fmt.Errorf("index %s: no platform's image: %w", target, missing)
-	}
-	order := platforms.Default()
-	slices.SortStableFunc(found, func(a, b candidate) int {
-		switch {
-		case order.Match(a.p) != order.Match(b.p):
-			if order.Match(a.p) {
-				return -1
-			}
-			return 1
-		case order.Less(a.p, b.p):
-			return -1
-		case order.Less(b.p, a.p):
-			return 1
-		}
-		return 0
-	})
-	out := make([]*Image, len(found))
-	for i, c := range found {
-		out[i] = c.image
-	}
-	return out, nil
-}
-
-func (d *Daemon) fromManifest(ctx context.Context, ns string, manifest digest.Digest, b []byte) (*Image, ocispec.Platform, error) {
+func fromManifest(manifest digest.Digest, b []byte, read func(digest.Digest) ([]byte, error)) (*Image, ocispec.Platform, error) {
 	var m ocispec.Manifest
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, ocispec.Platform{}, fmt.Errorf("manifest %s: %w", manifest, err)
 	}
 	if m.Config.Digest == "" {
-		return nil, ocispec.Platform{}, fmt.Errorf("manifest %s: names no configuration: not an image", manifest)
+		return nil, ocispec.Platform{}, &notImageError{manifest, "names no configuration"}
 	}
-	cb, err := d.metadata(ctx, ns, m.Config.Digest)
+	cb, err := read(m.Config.Digest)
 	if err != nil {
 		return nil, ocispec.Platform{}, err
 	}
@@ -257,7 +237,7 @@ func (d *Daemon) fromManifest(ctx context.Context, ns string, manifest digest.Di
 		return nil, ocispec.Platform{}, fmt.Errorf("image configuration %s: %w", m.Config.Digest, err)
 	}
 	if len(m.Layers) != len(c.RootFS.DiffIDs) || len(m.Layers) > maxLayers {
-		return nil, ocispec.Platform{}, fmt.Errorf("manifest %s has %d layers, its configuration %d (at most %d are read)", manifest, len(m.Layers), len(c.RootFS.DiffIDs), maxLayers)
+		return nil, ocispec.Platform{}, &notImageError{manifest, fmt.Sprintf("has %d layers, its configuration %d (at most %d are read)", len(m.Layers), len(c.RootFS.DiffIDs), maxLayers)}
 	}
 	i := &Image{Target: manifest, Manifest: manifest, Config: m.Config.Digest}
 	for n, l := range m.Layers {
@@ -274,18 +254,25 @@ func (d *Daemon) fromManifest(ctx context.Context, ns string, manifest digest.Di
 // something else, so entries are dropped only for room.
 type imageCache struct {
 	mu sync.Mutex
-	m  map[digest.Digest][]*Image
+	m  map[digest.Digest]candidates
 }
 
-func newImageCache() *imageCache { return &imageCache{m: map[digest.Digest][]*Image{}} }
+func newImageCache() *imageCache { return &imageCache{m: map[digest.Digest]candidates{}} }
 
-func (c *imageCache) get(d digest.Digest) []*Image {
+func (c *imageCache) get(d digest.Digest) (candidates, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.m[d]
+	i, ok := c.m[d]
+	return i, ok
 }
 
-func (c *imageCache) put(d digest.Digest, i []*Image) {
+func (c *imageCache) drop(d digest.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.m, d)
+}
+
+func (c *imageCache) put(d digest.Digest, i candidates) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for k := range c.m {

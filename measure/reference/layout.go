@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -133,18 +134,28 @@ func decompress(mediaType string, r io.Reader) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("media type %q is not a layer that can be read", mediaType)
 }
 
+// IsZstd says whether a blob that begins with head, of eight bytes, is compressed
+// with zstd. The first frame may be one to be passed over, as pzstd and
+// zstd:chunked write them; containerd unpacks these too.
+func IsZstd(head []byte) bool {
+	if bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
+		return true
+	}
+	return len(head) >= 8 && binary.LittleEndian.Uint32(head)&^0xf == 0x184d2a50
+}
+
 // Decompress reads a layer's tar that may be compressed with gzip or zstd: the
 // first bytes tell.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReader(r)
-	head, err := b.Peek(4)
+	head, err := b.Peek(8)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
 		return decompress("+gzip", b)
-	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+	case IsZstd(head):
 		return decompress("+zstd", b)
 	}
 	return io.NopCloser(b), nil
