@@ -45,26 +45,18 @@ func OpenReferences(dir, index string) (*References, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("manifest cache: %w", err)
 	}
-	f, err := os.Open(index)
-	if errors.Is(err, os.ErrNotExist) {
-		return r, nil
-	}
-	if err != nil {
+	b, err := os.ReadFile(index)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("reference index: %w", err)
 	}
-	defer f.Close()
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		diffID, ld, ok := strings.Cut(s.Text(), " ")
+	for line := range strings.SplitSeq(string(b), "\n") {
+		diffID, ld, ok := strings.Cut(line, " ")
 		d, err := layer.ParseDigest(ld)
-		if !ok || err != nil {
-			// A line torn by a crash is computed again.
+		if !ok || err != nil || digest.Digest(diffID).Validate() != nil {
+			// A line torn by a crash, or damaged in another way, is computed again.
 			continue
 		}
 		r.known[digest.Digest(diffID)] = d
-	}
-	if err := s.Err(); err != nil {
-		return nil, fmt.Errorf("reference index: %w", err)
 	}
 	return r, nil
 }

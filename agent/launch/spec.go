@@ -25,7 +25,8 @@ type Bind struct {
 	Source      string `json:"source"`
 	// SHA256 is the content of a regular file; empty for anything else.
 	SHA256 string `json:"sha256,omitempty"`
-	// Type is what the host has at Source, or the file system's name.
+	// Type is what the host has at Source, or the file system's name. A file of
+	// /proc and its like is a "kernel-file", and not read.
 	Type string `json:"type"`
 	// CoversImage says that the image has something at the destination.
 	CoversImage bool `json:"covers_image,omitempty"`
@@ -105,6 +106,16 @@ func binds(s *specs.Spec, lowers []string) ([]Bind, error) {
 	return out, nil
 }
 
+// kernelFiles are the file systems whose regular files are no stored content but
+// what the kernel answers: reading one can wait for ever (/proc/kmsg, trace_pipe)
+// or take away what another reader waits for.
+var kernelFiles = map[int64]bool{
+	unix.PROC_SUPER_MAGIC: true, unix.SYSFS_MAGIC: true, unix.DEBUGFS_MAGIC: true, unix.TRACEFS_MAGIC: true,
+	unix.CGROUP_SUPER_MAGIC: true, unix.CGROUP2_SUPER_MAGIC: true, unix.SECURITYFS_MAGIC: true, unix.BPF_FS_MAGIC: true,
+	unix.SELINUX_MAGIC: true, unix.SMACK_MAGIC: true, unix.PSTOREFS_MAGIC: true, unix.EFIVARFS_MAGIC: true,
+	unix.BINFMTFS_MAGIC: true, unix.NSFS_MAGIC: true, unix.RDTGROUP_SUPER_MAGIC: true,
+}
+
 // hashFile returns the kind of path and, of a regular file that the budget has
 // room for, its SHA-256.
 func hashFile(path string, budget *int64) (kind, sum string, err error) {
@@ -124,6 +135,13 @@ func hashFile(path string, budget *int64) (kind, sum string, err error) {
 	case unix.S_IFDIR:
 		return "directory", "", nil
 	case unix.S_IFREG:
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(fd, &fs); err != nil {
+			return "", "", err
+		}
+		if kernelFiles[int64(fs.Type)] {
+			return "kernel-file", "", nil
+		}
 	case unix.S_IFSOCK:
 		return "socket", "", nil
 	case unix.S_IFCHR, unix.S_IFBLK:
