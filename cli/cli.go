@@ -156,8 +156,12 @@ func commandPath(c *cobra.Command) string {
 // emptyFlags refuses flags that were given and say nothing. Mostly a variable of
 // the caller's was not set; without the flag the command would do another thing:
 // prove the whole node in place of one container, or believe any host.
-func emptyFlags(c *cobra.Command, _ []string) error {
+// An empty argument is the same slip: "log" of no container is the whole log.
+func emptyFlags(c *cobra.Command, args []string) error {
 	var err error
+	if slices.Contains(args, "") {
+		err = usage(c, errors.New("an argument is empty: is a variable not set?"))
+	}
 	c.Flags().Visit(func(f *pflag.Flag) {
 		empty := f.Value.String() == ""
 		if list, ok := f.Value.(pflag.SliceValue); ok {

@@ -8,9 +8,11 @@ import (
 	"os"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
 	nodev1 "github.com/sealift/sealift/api/node/v1"
+	"github.com/sealift/sealift/measure/layer"
 	"github.com/sealift/sealift/policy"
 )
 
@@ -156,6 +158,9 @@ files and directories are used instead, and no agent is needed.`,
   sealift policy explain --from ./policy.d -n lab --digest sha256:… --signed-by release/web`,
 		Args: args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkSubject(subj); err != nil {
+				return usage(c, err)
+			}
 			if len(from) > 0 {
 				set, err := loadPolicies(from)
 				if policy.AsErrors(err) != nil {
@@ -183,6 +188,25 @@ files and directories are used instead, and no agent is needed.`,
 	f.StringSliceVar(&subj.SignedBy, "signed-by", nil, "a signed reference that lists it, as `key/bundle`")
 	f.StringSliceVar(&from, "from", nil, "read policies from this `file or directory` instead of asking the agent")
 	return c
+}
+
+// checkSubject refuses what no start has: nothing would match it, and the answer
+// would read like one about the start that was meant.
+func checkSubject(s policy.Subject) error {
+	if !policy.IsNamespace(s.Namespace) {
+		return fmt.Errorf("--namespace: %q is not a containerd namespace", s.Namespace)
+	}
+	if s.ManifestDigest != "" {
+		if err := digest.Digest(s.ManifestDigest).Validate(); err != nil {
+			return fmt.Errorf("--digest: %q: %w", s.ManifestDigest, err)
+		}
+	}
+	if s.TreeDigest != "" {
+		if _, err := layer.ParseTreeDigest(s.TreeDigest); err != nil {
+			return fmt.Errorf("--tree: %w", err)
+		}
+	}
+	return nil
 }
 
 func (a *app) explainByAgent(ctx context.Context, n nodev1.NodeClient, subj policy.Subject) error {

@@ -30,6 +30,9 @@ type Subject struct {
 	SignedBy []string
 }
 
+// IsNamespace reports whether s can be the name of a containerd namespace.
+func IsNamespace(s string) bool { return namespaceShape.MatchString(s) }
+
 // is reports whether the image is what r names.
 func (s Subject) is(r ImageRule) bool {
 	if r.Digest != "" {
