@@ -199,6 +199,8 @@ func (f *Finding) brought() {
 
 func (f *Finding) finish() {
 	f.bound()
+	hinted(f.Facts.Never)
+	hinted(f.Facts.Content)
 	f.Record.Policy = PolicyRecord{Digest: f.Effective.Digest(), Sources: f.Effective.Sources,
 		Content: string(f.Effective.Content), Level: string(f.Effective.Level)}
 }

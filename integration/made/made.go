@@ -119,6 +119,9 @@ func ensure(ctx context.Context, name string, fill func(ctx context.Context, dir
 // lock takes an exclusive lock on a file, waiting for it, and returns what
 // gives it back.
 func lock(file string) (func(), error) {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return nil, err
