@@ -34,6 +34,7 @@ func run(args []string, w io.Writer) int {
 	start := time.Now()
 	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
 	cmd.Stderr = os.Stderr
+	cmd.Env = tmpdir(os.Environ())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		fmt.Fprintln(w, "suite:", err)
