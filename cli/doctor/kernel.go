@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealift/sealift/internal/thread"
 )
 
 // oldest is the first kernel Sealift is meant for: openat2, pidfd and overlay
@@ -99,26 +101,19 @@ func erofs(_ context.Context, p Paths) []Result {
 // inMountNamespace runs f with a fresh tmpfs in a mount namespace that ends with
 // it.
 func inMountNamespace(f func(dir string) error) error {
-	done := make(chan error)
-	go func() {
-		// The thread has another mount namespace for good: it is never unlocked,
-		// so that it ends with the goroutine.
-		runtime.LockOSThread()
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
-				return os.NewSyscallError("unshare", err)
-			}
-			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-				return os.NewSyscallError("mount", err)
-			}
-			dir := os.TempDir()
-			if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
-				return os.NewSyscallError("mount", err)
-			}
-			return f(dir)
-		}()
-	}()
-	return <-done
+	return thread.Run(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+			return os.NewSyscallError("unshare", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return os.NewSyscallError("mount", err)
+		}
+		dir := os.TempDir()
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+			return os.NewSyscallError("mount", err)
+		}
+		return f(dir)
+	})
 }
 
 // fsverity asks for the verity digest of a file that has none: the kernel says
