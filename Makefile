@@ -51,7 +51,7 @@ test: bootstrap build build-faults cross vet ## all tests but the slow ones (roo
 
 .PHONY: test-vm
 test-vm: bootstrap build build-faults ## tests that need a whole virtual machine
-	@SEALIFT_BUILT=1 SEALIFT_TEST=vm go run ./integration/suite -p 1 -timeout 60m -run '^TestVM' ./integration/...
+	@SEALIFT_BUILT=1 SEALIFT_TEST=vm go run ./integration/suite -p 1 -timeout 120m -run '^TestVM' ./integration/...
 
 .PHONY: test-long
 test-long: bootstrap build build-faults ## soak, full fault matrices, every fuzz target for SEALIFT_FUZZ_TIME, or 5m (hours)

@@ -35,7 +35,7 @@ const (
 )
 
 // Launch asks for a container. Its decision may take as long as measuring an
-// image takes; an agent that stops answering is noticed within two seconds.
+// image takes; an agent that neither answers nor works is noticed within two seconds.
 func (a *nodeAgent) Launch(ctx context.Context, r *nodev1.LaunchRequest) (*nodev1.LaunchResponse, error) {
 	return call(ctx, a, func(ctx context.Context, c *node.Client) (*nodev1.LaunchResponse, error) {
 		return c.Launch(ctx, r)
@@ -88,9 +88,10 @@ func watch(ctx context.Context, c *node.Client, cancel context.CancelCauseFunc) 
 			return
 		case <-t.C:
 		}
-		hello, stop := context.WithTimeout(ctx, node.DialTimeout)
-		_, err := c.Hello(hello, &nodev1.HelloRequest{Version: node.Version, Client: "shim", Build: version.Version})
-		stop()
+		err := c.Answering(ctx, func(ctx context.Context) error {
+			_, err := c.Hello(ctx, &nodev1.HelloRequest{Version: node.Version, Client: "shim", Build: version.Version})
+			return err
+		})
 		if err != nil && ctx.Err() == nil {
 			cancel(fmt.Errorf("%w: %w", errSilent, err))
 			return

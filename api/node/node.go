@@ -21,8 +21,8 @@ const Socket = "/run/sealift/node.sock"
 // Version is the minor version of package sealift.node.v1 this build speaks.
 const Version = 1
 
-// DialTimeout bounds connecting and the exchange of versions, so that a start
-// without an agent is refused within two seconds.
+// DialTimeout bounds connecting and the exchange of versions with an agent that
+// does nothing, so that a start without an agent is refused within two seconds.
 const DialTimeout = time.Second
 
 // Client is a connection to the agent. Close may be called more than once.
@@ -32,6 +32,7 @@ type Client struct {
 	Agent *nodev1.HelloResponse
 
 	conn *ttrpc.Client
+	pid  int
 }
 
 // Dial connects to the agent at path (Socket when empty) and exchanges
@@ -41,17 +42,22 @@ func Dial(ctx context.Context, path, name, build string) (*Client, error) {
 	if path == "" {
 		path = Socket
 	}
-	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
-	defer cancel()
-	var d net.Dialer
+	d := net.Dialer{Timeout: DialTimeout}
 	c, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
 		return nil, &UnavailableError{Socket: path, Err: err}
 	}
-	conn := ttrpc.NewClient(c)
-	cl := &Client{NodeClient: nodev1.NewNodeClient(conn), conn: conn}
-	cl.Agent, err = cl.Hello(ctx, &nodev1.HelloRequest{Version: Version, Client: name, Build: build})
+	pid, err := server(c.(*net.UnixConn))
 	if err != nil {
+		c.Close()
+		return nil, &UnavailableError{Socket: path, Err: err}
+	}
+	conn := ttrpc.NewClient(c)
+	cl := &Client{NodeClient: nodev1.NewNodeClient(conn), conn: conn, pid: pid}
+	if err := cl.Answering(ctx, func(ctx context.Context) (err error) {
+		cl.Agent, err = cl.Hello(ctx, &nodev1.HelloRequest{Version: Version, Client: name, Build: build})
+		return err
+	}); err != nil {
 		conn.Close()
 		return nil, &UnavailableError{Socket: path, Err: err}
 	}

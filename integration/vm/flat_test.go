@@ -21,7 +21,7 @@ func TestVMVerityByFiles(t *testing.T) {
 	long(t)
 	var images []*image.Image
 	var refs []string
-	sizes := []int{10, 1000, 10000}
+	sizes := []int{10, 1000, 10000, 60000}
 	for _, n := range sizes {
 		many := func(busybox string) image.Spec { return image.Many(busybox, n) }
 		img, err := made.Image(t.Context(), fmt.Sprintf("many-%d", n), many)
