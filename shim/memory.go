@@ -9,30 +9,70 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/log"
+	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 )
 
-// quiet is how long after its start a container is left alone before the shim
-// tidies up: by then its client has gone on to other things.
+// quiet is how long a shim is left alone before it tidies up: by then whoever
+// called it has gone on to other things.
 const quiet = time.Second
 
-// releaseMemory gives back what creating a container took. There is one shim a
-// pod, which from here on mostly waits: what each keeps for nothing is kept a
-// hundred times on a node.
-func releaseMemory() {
-	time.AfterFunc(quiet, func() {
-		if err := releaseCode(); err != nil {
-			log.G(context.Background()).WithError(err).Warn("memory of start-up code is kept")
-		}
+// memory gives back what waiting does not need. There is one shim a pod, which
+// mostly waits: what each keeps for nothing is kept a hundred times on a node.
+type memory struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	// heap is set when there is heap to give back.
+	heap bool
+}
+
+// started tells that a container was started: what creating it took is free.
+func (m *memory) started() {
+	m.mu.Lock()
+	m.heap = true
+	m.mu.Unlock()
+	m.used()
+}
+
+// used tells that the shim was called.
+func (m *memory) used() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.timer == nil {
+		m.timer = time.AfterFunc(quiet, m.release)
+		return
+	}
+	m.timer.Reset(quiet)
+}
+
+func (m *memory) release() {
+	m.mu.Lock()
+	heap := m.heap
+	m.heap = false
+	m.mu.Unlock()
+	if heap {
 		debug.FreeOSMemory()
-	})
+	}
+	// After the collector, whose code is wanted again only then.
+	if err := releaseCode(); err != nil {
+		log.G(context.Background()).WithError(err).Warn("memory of code that is not used is kept")
+	}
+}
+
+// UnaryServerInterceptor sees every call of the task API.
+func (s *service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
+	return func(ctx context.Context, u ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, m ttrpc.Method) (any, error) {
+		defer s.memory.used()
+		return m(ctx, u)
+	}
 }
 
 // releaseCode unmaps the pages of the shim's own program, most of which is code
-// and tables of the start that is over. They stay in the page cache, shared by
+// and tables of what is over. They stay in the page cache, shared by
 // all shims, and what is wanted again is mapped again when it is touched
 // (madvise(2), MADV_DONTNEED).
 func releaseCode() error {
@@ -61,7 +101,9 @@ type mapping struct{ start, end uintptr }
 
 // cleanMappings lists the mappings of a file that nothing was ever written to:
 // neither now writable, nor with a page that differs from the file's, as
-// relocations make them. Only these come back as they were.
+// relocations make them: that is anonymous memory. Only these come back as they
+// were. A file just installed is dirty in the page cache and not on that account
+// different (proc_pid_smaps(5)).
 func cleanMappings(smaps io.Reader, file string) ([]mapping, error) {
 	var out []mapping
 	var m *mapping
@@ -69,7 +111,7 @@ func cleanMappings(smaps io.Reader, file string) ([]mapping, error) {
 	for s.Scan() {
 		line := s.Bytes()
 		if key, value, ok := bytes.Cut(line, []byte(":")); ok && !bytes.ContainsAny(key, " -") {
-			if m != nil && string(key) == "Private_Dirty" && string(bytes.TrimSpace(value)) == "0 kB" {
+			if m != nil && string(key) == "Anonymous" && string(bytes.TrimSpace(value)) == "0 kB" {
 				out = append(out, *m)
 			}
 			continue

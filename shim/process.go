@@ -62,7 +62,7 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	if err := fault.Point("start.after"); err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
-	releaseMemory()
+	s.memory.started()
 	return resp, nil
 }
 

@@ -27,6 +27,7 @@ type service struct {
 	monitor   *runtime.Monitor
 	publisher cshim.Publisher
 	ooms      *ooms
+	memory    memory
 	// containerd is the address of its gRPC socket.
 	containerd string
 	// systemd says whether systemd can be asked for cgroups.
@@ -55,6 +56,8 @@ type container struct {
 var (
 	_ taskapi.TTRPCTaskService = (*service)(nil)
 	_ cshim.TTRPCService       = (*service)(nil)
+
+	_ cshim.TTRPCServerUnaryOptioner = (*service)(nil)
 )
 
 // RegisterTTRPC serves the task API under both of its names.

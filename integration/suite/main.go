@@ -104,6 +104,11 @@ func (s *summary) testEnd(e event, output []string) {
 	switch e.Action {
 	case "pass":
 		s.passed++
+		for _, line := range output {
+			if m := tableLine.FindStringSubmatch(line); m != nil {
+				fmt.Fprintf(s.w, "%s: %s\n", e.Test, m[1])
+			}
+		}
 	case "fail":
 		s.failed++
 		s.problems = append(s.problems, fmt.Sprintf("failed: %s %s", e.Package, e.Test))
@@ -153,6 +158,10 @@ func (s *summary) finish(goTestFailed bool, took time.Duration) int {
 	}
 	return 0
 }
+
+// tableLine is what a test that passes has to report: figures, which no test
+// judges.
+var tableLine = regexp.MustCompile(`^\s+\S+\.go:\d+: table: (.*)`)
 
 var skipLine = regexp.MustCompile(`skip\[([a-z-]+)\]: (.*)`)
 

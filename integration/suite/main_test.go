@@ -55,6 +55,17 @@ func TestFailuresAreShown(t *testing.T) {
 	}
 }
 
+// Of tests that pass, only what they have to report is shown.
+func TestTablesAreShown(t *testing.T) {
+	_, out := sum(t, `{"Action":"output","Package":"m/b","Test":"TestFigures","Output":"    x.go:9: a step\n"}
+{"Action":"output","Package":"m/b","Test":"TestFigures","Output":"    x.go:10: table:   12 ms\n"}
+{"Action":"pass","Package":"m/b","Test":"TestFigures"}
+{"Action":"pass","Package":"m/b"}`, "")
+	if !strings.Contains(out, "TestFigures:   12 ms\n") || strings.Contains(out, "a step") {
+		t.Errorf("shown:\n%s", out)
+	}
+}
+
 func TestNothingRan(t *testing.T) {
 	if code, _ := sum(t, "", ""); code != 1 {
 		t.Errorf("a run without tests: exit %d", code)

@@ -36,7 +36,7 @@ func TestVMVerityByFiles(t *testing.T) {
 		ImportArgs: []string{"--local", "--snapshotter", "erofs"},
 		Images:     images,
 	})
-	t.Logf("%8s %10s %10s %10s %6s", "files", "first ms", "bound ms", "stock ms", "ratio")
+	t.Logf("table: %8s %10s %10s %10s %6s", "files", "first ms", "bound ms", "stock ms", "ratio")
 	for i, img := range images {
 		if err := m.Import(t.Context(), img); err != nil {
 			t.Fatal(err)
@@ -60,6 +60,6 @@ func TestVMVerityByFiles(t *testing.T) {
 		}
 		slices.Sort(ours)
 		slices.Sort(stock)
-		t.Logf("%8d %10d %10d %10d %6.2f", sizes[i], first, ours[1], stock[1], float64(ours[1])/float64(stock[1]))
+		t.Logf("table: %8d %10d %10d %10d %6.2f", sizes[i], first, ours[1], stock[1], float64(ours[1])/float64(stock[1]))
 	}
 }
